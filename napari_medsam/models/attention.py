@@ -1,0 +1,191 @@
+"""Attention with SAM's decomposed relative positions, in schedules that fit the device.
+
+The formula is that of MViTv2 (Li et al. 2022, https://arxiv.org/abs/2112.01526) as used by SAM (Kirillov et
+al. 2023, https://arxiv.org/abs/2304.02643; origin facebookresearch/segment-anything, Apache-2.0; the code
+here is this project's own):
+
+    softmax(scale * q k^T + rel_h[key row] + rel_w[key column]) v
+
+with ``rel_h`` and ``rel_w`` products of the query with a learned table of row and column offsets. Written
+literally, the scores of one global layer of ViT-B take 805 MB. Here they never exist as a whole: on the CPU
+a few hundred query rows at a time go through a buffer that stays in the cache; elsewhere the two bias terms
+become extra query and key channels, so that the device's fused attention can be used as it is.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SCORES_IN_CACHE = 512 * 4096
+"""Scores per block on the CPU: measured best of 128 to 2,048 query rows of 4,096 keys."""
+
+
+def offset_vectors(table: Tensor, size: int) -> Tensor:
+    """Offset vectors for every pair of positions along one axis.
+
+    Parameters
+    ----------
+    table : (2 * size - 1, D)
+        Learned vectors for the offsets ``-(size - 1)`` to ``size - 1``.
+    size
+        Number of positions along the axis.
+
+    Returns
+    -------
+    (size, size, D)
+        ``[query, key]`` holds the vector of ``query - key``.
+    """
+    positions = torch.arange(size, device=table.device)
+    return table[positions[:, None] - positions[None, :] + size - 1]
+
+
+def partition_windows(tokens: Tensor, window: int, padding: Tensor) -> Tensor:
+    """Cut a token grid into windows.
+
+    Parameters
+    ----------
+    tokens : (B, H, W, C)
+    window
+        Side of a window in tokens.
+    padding : (C,)
+        Value of the tokens added below and right until whole windows fit.
+
+    Returns
+    -------
+    (B * windows, window * window, C)
+    """
+    batch, height, width, channels = tokens.shape
+    rows, columns = -(-height // window), -(-width // window)
+    if (rows * window, columns * window) != (height, width):
+        grid = padding.expand(batch, rows * window, columns * window, channels).clone()
+        grid[:, :height, :width] = tokens
+        tokens = grid
+    tokens = tokens.view(batch, rows, window, columns, window, channels)
+    return tokens.transpose(2, 3).reshape(batch * rows * columns, window * window, channels)
+
+
+def merge_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
+    """Put windows of `partition_windows` back together, without the added tokens.
+
+    Parameters
+    ----------
+    windows : (B * windows, window * window, C)
+    window
+        Side of a window in tokens.
+    height, width
+        Token grid before it was cut.
+
+    Returns
+    -------
+    (B, height, width, C)
+    """
+    rows, columns = -(-height // window), -(-width // window)
+    grid = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
+    return grid.reshape(-1, rows * window, columns * window, windows.shape[-1])[:, :height, :width]
+
+
+def decomposed_attention(qkv: Tensor, heads: int, size: int, rel_pos_h: Tensor, rel_pos_w: Tensor) -> Tensor:
+    """Self-attention over square token grids, with decomposed relative positions.
+
+    Parameters
+    ----------
+    qkv : (B, size * size, 3 * C)
+        Queries, keys and values of every token, each split into heads.
+    heads
+        Number of heads.
+    size
+        Side of the grid.
+    rel_pos_h, rel_pos_w : (2 * size - 1, C / heads)
+        Learned offset vectors.
+
+    Returns
+    -------
+    (B, size * size, C)
+    """
+    batch, tokens, channels = qkv.shape
+    width = channels // (3 * heads)
+    query, key, value = (
+        qkv.view(batch, tokens, 3, heads, width)
+        .permute(2, 0, 3, 1, 4)
+        .reshape(3, batch * heads, tokens, width)
+    )
+    grid = query.view(batch * heads, size, size, width)
+    dtype = qkv.dtype
+    rel_h = torch.einsum("bhwc,hkc->bhwk", grid, offset_vectors(rel_pos_h, size).to(dtype))
+    rel_w = torch.einsum("bhwc,wkc->bhwk", grid, offset_vectors(rel_pos_w, size).to(dtype))
+    rel_h, rel_w = rel_h.reshape(-1, tokens, size), rel_w.reshape(-1, tokens, size)
+    on_cpu = qkv.device.type == "cpu" and not torch.is_grad_enabled()
+    attend = blocked_attention if on_cpu else folded_attention
+    out = attend(query, key, value, rel_h, rel_w)
+    return out.view(batch, heads, tokens, width).transpose(1, 2).reshape(batch, tokens, heads * width)
+
+
+def blocked_attention(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+    """Attention whose scores pass through one small buffer, block by block (CPU, no gradients).
+
+    Parameters
+    ----------
+    query, key, value : (B, N, D)
+    rel_h : (B, N, h)
+        Bias of each query towards the h rows of the key grid.
+    rel_w : (B, N, w)
+        Bias of each query towards the w columns of the key grid; h * w = N.
+
+    Returns
+    -------
+    (B, N, D)
+    """
+    batch, tokens, width = query.shape
+    rows = min(tokens, max(1, SCORES_IN_CACHE // tokens))
+    group = max(1, SCORES_IN_CACHE // (tokens * tokens))
+    scale = width**-0.5
+    out = torch.empty_like(query)
+    buffer = query.new_empty(min(group, batch), rows, tokens)
+    for first in range(0, batch, group):
+        part = slice(first, first + group)
+        for top in range(0, tokens, rows):
+            block = slice(top, top + rows)
+            queries = query[part, block]
+            scores = buffer[: queries.shape[0], : queries.shape[1]]
+            bias = scores.view(*scores.shape[:2], rel_h.shape[2], rel_w.shape[2])
+            torch.add(rel_h[part, block, :, None], rel_w[part, block, None, :], out=bias)
+            scores.baddbmm_(queries, key[part].transpose(1, 2), alpha=scale)
+            torch.softmax(scores, -1, out=scores)
+            out[part, block] = torch.bmm(scores, value[part])
+    return out
+
+
+def folded_attention(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+    """Attention through the device's fused kernel; the bias rides on extra channels (any device, gradients).
+
+    A query's bias towards key row r is the product of ``rel_h`` with the r-th unit vector: with ``rel_h`` and
+    ``rel_w`` appended to the queries and unit vectors to the keys, no bias matrix is needed.
+
+    Parameters
+    ----------
+    query, key, value : (B, N, D)
+    rel_h : (B, N, h)
+        Bias of each query towards the h rows of the key grid.
+    rel_w : (B, N, w)
+        Bias of each query towards the w columns of the key grid; h * w = N.
+
+    Returns
+    -------
+    (B, N, D)
+    """
+    batch, width = query.shape[0], query.shape[2]
+    height, columns = rel_h.shape[2], rel_w.shape[2]
+    # Fused kernels want channels in multiples of 8 and the same number for queries, keys and values.
+    spare = -(width + height + columns) % 8
+    unit = torch.cat(
+        [
+            torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(columns, 0),
+            torch.eye(columns, dtype=key.dtype, device=key.device).repeat(height, 1),
+        ],
+        dim=1,
+    )
+    query = F.pad(torch.cat([query * width**-0.5, rel_h, rel_w], dim=2), (0, spare))
+    key = F.pad(torch.cat([key, unit.expand(batch, -1, -1)], dim=2), (0, spare))
+    value = F.pad(value, (0, height + columns + spare))
+    out = F.scaled_dot_product_attention(query[None], key[None], value[None], scale=1.0)
+    return out[0, :, :, :width]

@@ -1,0 +1,317 @@
+"""SAM's mask decoder: a two-way transformer between prompt tokens and image tokens, then upscaling to masks.
+
+Paper: Segment Anything (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643). Parameter names follow
+facebookresearch/segment-anything (Apache-2.0). The code here is this project's own and orders the arithmetic
+for few prompt tokens (T, 7 for a box) against many image tokens (N, 4,096):
+
+- No image token is ever projected. ``q (x W)^T`` is computed as ``(q W^T) x^T`` and ``a (x W)`` as
+  ``(a x) W``, which costs heads * T columns per image token where a projection costs 128; biases of keys
+  cancel in the softmax over image tokens, biases of values pass through it, since its rows sum to 1.
+- Prompts on one image share the image tokens until the first layer has written to them: nothing is copied.
+- Upscaling by transposed convolutions of stride 2 is a linear layer per token; pixels are put in their places
+  once, in the finished masks.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_medsam.models.image_encoder import LayerNorm2d, Mlp
+
+
+class Mlp3(nn.Module):
+    """Three linear layers with ReLU between them.
+
+    Parameters
+    ----------
+    dim, out_dim
+        Channels in and between, and channels out.
+    """
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, out_dim)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., dim) to (..., out_dim)."""
+        first, second, last = self.layers
+        return last(F.relu(second(F.relu(first(x)))))
+
+
+def product(rows: Tensor, image: Tensor) -> Tensor:
+    """``rows @ image^T`` for (B, R, C) and (B or 1, N, C), without copying shared image tokens."""
+    if len(image) == len(rows):
+        return torch.bmm(rows, image.transpose(1, 2))
+    return F.linear(rows.flatten(0, 1), image[0]).view(*rows.shape[:2], -1)
+
+
+def weighted_sum(weights: Tensor, image: Tensor) -> Tensor:
+    """``weights @ image`` for (B, R, N) and (B or 1, N, C), without copying shared image tokens."""
+    if len(image) == len(weights):
+        return torch.bmm(weights, image)
+    return (weights.flatten(0, 1) @ image[0]).view(*weights.shape[:2], -1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention among prompt tokens, or between them and image tokens.
+
+    Parameters
+    ----------
+    dim
+        Channels of a token.
+    num_heads
+        Number of heads.
+    inner_dim
+        Channels of all heads together.
+    """
+
+    def __init__(self, dim: int, num_heads: int, inner_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (inner_dim // num_heads) ** -0.5
+        self.q_proj = nn.Linear(dim, inner_dim)
+        self.k_proj = nn.Linear(dim, inner_dim)
+        self.v_proj = nn.Linear(dim, inner_dim)
+        self.out_proj = nn.Linear(inner_dim, dim)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, T, inner_dim) to (B, heads, T, inner_dim / heads)."""
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def among_tokens(self, tokens_pe: Tensor, tokens: Tensor) -> Tensor:
+        """Self-attention of (B, T, dim) tokens; queries and keys come from `tokens_pe`."""
+        query, key = self.split(self.q_proj(tokens_pe)), self.split(self.k_proj(tokens_pe))
+        weights = torch.softmax(query @ key.transpose(2, 3) * self.scale, dim=3)
+        out = weights @ self.split(self.v_proj(tokens))
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def from_image(self, tokens_pe: Tensor, image_pe: Tensor, image: Tensor) -> Tensor:
+        """What (B, T, dim) prompt tokens read from (B or 1, N, dim) image tokens.
+
+        Parameters
+        ----------
+        tokens_pe : (B, T, dim)
+            Queries.
+        image_pe, image : (B or 1, N, dim)
+            Keys and values.
+
+        Returns
+        -------
+        (B, T, dim)
+        """
+        query = self.split(self.q_proj(tokens_pe)) * self.scale
+        asked = query @ self.k_proj.weight.unflatten(0, (self.num_heads, -1))
+        weights = torch.softmax(product(asked.flatten(1, 2), image_pe), dim=2)
+        read = weighted_sum(weights, image).unflatten(1, (self.num_heads, -1))
+        out = read @ self.v_proj.weight.unflatten(0, (self.num_heads, -1)).transpose(1, 2)
+        return self.out_proj(out.transpose(1, 2).flatten(2) + self.v_proj.bias)
+
+    def into_image(self, tokens_pe: Tensor, tokens: Tensor, image_pe: Tensor, image: Tensor) -> Tensor:
+        """Image tokens after each has read from the prompt tokens.
+
+        Parameters
+        ----------
+        tokens_pe, tokens : (B, T, dim)
+            Keys and values.
+        image_pe, image : (B or 1, N, dim)
+            Queries, and the tokens that the result is added to.
+
+        Returns
+        -------
+        (B, N, dim)
+        """
+        key = self.split(self.k_proj(tokens_pe)) * self.scale
+        offset = key @ self.q_proj.bias.view(self.num_heads, -1, 1)
+        asked = key @ self.q_proj.weight.unflatten(0, (self.num_heads, -1))
+        scores = product(asked.flatten(1, 2), image_pe).unflatten(1, (self.num_heads, -1))
+        weights = torch.softmax(scores + offset, dim=2).flatten(1, 2)
+        out_weight = self.out_proj.weight.T.unflatten(0, (self.num_heads, -1))
+        # Every head's weights sum to 1, so each can carry its share of the output bias.
+        values = self.split(self.v_proj(tokens)) @ out_weight + self.out_proj.bias / self.num_heads
+        return torch.baddbmm(image, weights.transpose(1, 2), values.flatten(1, 2))
+
+
+class TwoWayAttentionBlock(nn.Module):
+    """Self-attention of the prompt tokens, reading from the image, MLP, writing to the image.
+
+    Parameters
+    ----------
+    dim, num_heads, mlp_dim
+        Channels of a token, number of heads, width of the MLP.
+    first
+        The first layer: its self-attention sees no positions and replaces the tokens.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_dim: int, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.self_attn = Attention(dim, num_heads, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attn_token_to_image = Attention(dim, num_heads, dim // 2)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, mlp_dim, F.relu)
+        self.norm3 = nn.LayerNorm(dim)
+        self.norm4 = nn.LayerNorm(dim)
+        self.cross_attn_image_to_token = Attention(dim, num_heads, dim // 2)
+
+    def forward(self, tokens: Tensor, token_pe: Tensor, image: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+        """Update (B, T, dim) prompt tokens and (B or 1, N, dim) image tokens, which become (B, N, dim)."""
+        if self.first:
+            tokens = self.self_attn.among_tokens(tokens, tokens)
+        else:
+            tokens = tokens + self.self_attn.among_tokens(tokens + token_pe, tokens)
+        tokens = self.norm1(tokens)
+        image_pe = image + pe
+        read = self.cross_attn_token_to_image.from_image(tokens + token_pe, image_pe, image)
+        tokens = self.norm2(tokens + read)
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        image = self.cross_attn_image_to_token.into_image(tokens + token_pe, tokens, image_pe, image)
+        return tokens, self.norm4(image)
+
+
+class TwoWayTransformer(nn.Module):
+    """Layers between prompt and image tokens, and a last reading from the image.
+
+    Parameters
+    ----------
+    depth, dim, num_heads, mlp_dim
+        Number of layers, and each layer's sizes.
+    """
+
+    def __init__(self, depth: int, dim: int, num_heads: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TwoWayAttentionBlock(dim, num_heads, mlp_dim, first=i == 0) for i in range(depth)
+        )
+        self.final_attn_token_to_image = Attention(dim, num_heads, dim // 2)
+        self.norm_final_attn = nn.LayerNorm(dim)
+
+    def forward(self, token_pe: Tensor, image: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the layers.
+
+        Parameters
+        ----------
+        token_pe : (B, T, dim)
+            Prompt tokens, which are their own position encoding.
+        image : (B or 1, N, dim)
+            Image tokens.
+        pe : (1, N, dim)
+            Position encoding of the image tokens.
+
+        Returns
+        -------
+        tokens : (B, T, dim)
+        image : (B, N, dim)
+        """
+        tokens = token_pe
+        for layer in self.layers:
+            tokens, image = layer(tokens, token_pe, image, pe)
+        read = self.final_attn_token_to_image.from_image(tokens + token_pe, image + pe, image)
+        return self.norm_final_attn(tokens + read), image
+
+
+class MaskDecoder(nn.Module):
+    """Prompt embeddings and image embeddings to masks.
+
+    Parameters
+    ----------
+    dim
+        Channels of a token.
+    depth, num_heads, mlp_dim
+        Sizes of the two-way transformer.
+    num_multimask_outputs
+        Candidates for an ambiguous prompt, besides the single answer.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int = 2,
+        num_heads: int = 8,
+        mlp_dim: int = 2048,
+        num_multimask_outputs: int = 3,
+    ) -> None:
+        super().__init__()
+        self.num_mask_tokens = num_multimask_outputs + 1
+        self.transformer = TwoWayTransformer(depth, dim, num_heads, mlp_dim)
+        self.iou_token = nn.Embedding(1, dim)
+        self.mask_tokens = nn.Embedding(self.num_mask_tokens, dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(dim, dim // 4, 2, stride=2),
+            LayerNorm2d(dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim // 4, dim // 8, 2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            Mlp3(dim, dim // 8) for _ in range(self.num_mask_tokens)
+        )
+        self.iou_prediction_head = Mlp3(dim, self.num_mask_tokens)
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_embeddings: Tensor,
+        dense_embeddings: Tensor,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks for B prompts on one image.
+
+        Parameters
+        ----------
+        image_embeddings : (1, dim, h, w)
+        image_pe : (1, dim, h, w)
+            Position encoding of the image tokens.
+        sparse_embeddings : (B, M, dim)
+        dense_embeddings : (B or 1, dim, h or 1, w or 1)
+        multimask_output
+            The candidates for an ambiguous prompt instead of the single answer.
+
+        Returns
+        -------
+        low_res_masks : (B, C, 4 h, 4 w)
+            Logits; C is 1, or `num_multimask_outputs`.
+        iou_predictions : (B, C)
+        """
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([output_tokens.expand(len(sparse_embeddings), -1, -1), sparse_embeddings], dim=1)
+        height, width = image_embeddings.shape[2:]
+        image = (image_embeddings + dense_embeddings).flatten(2).transpose(1, 2).contiguous()
+        tokens, image = self.transformer(tokens, image, image_pe.flatten(2).transpose(1, 2))
+        wanted = range(1, self.num_mask_tokens) if multimask_output else range(1)
+        kernels = [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in wanted]
+        masks = self.paint(image, torch.stack(kernels, dim=1), height, width)
+        return masks, self.iou_prediction_head(tokens[:, 0])[:, wanted.start : wanted.stop]
+
+    def paint(self, image: Tensor, kernels: Tensor, height: int, width: int) -> Tensor:
+        """Upscale image tokens four times and apply one kernel per mask.
+
+        Parameters
+        ----------
+        image : (B, height * width, dim)
+        kernels : (B, C, dim / 8)
+        height, width
+            Token grid.
+
+        Returns
+        -------
+        (B, C, 4 * height, 4 * width)
+        """
+        first, second = (cast("nn.ConvTranspose2d", self.output_upscaling[i]) for i in (0, 3))
+        norm = cast("LayerNorm2d", self.output_upscaling[1])
+        x = F.gelu(norm.over_last(quadruple(first, image)))
+        x = F.gelu(quadruple(second, x)).flatten(1, -2)
+        masks = torch.bmm(kernels, x.transpose(1, 2))
+        # A token's 16 pixels are ordered row, column of the first doubling, then row, column of the second.
+        masks = masks.view(*kernels.shape[:2], height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return masks.reshape(*kernels.shape[:2], 4 * height, 4 * width)
+
+
+def quadruple(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """Transposed convolution of kernel 2 and stride 2: (..., C) tokens to (..., 4, C') sub-tokens."""
+    inputs, outputs = layer.weight.shape[:2]
+    weight = layer.weight.permute(2, 3, 1, 0).reshape(4 * outputs, inputs)
+    return F.linear(x, weight, cast("Tensor", layer.bias).repeat(4)).unflatten(-1, (4, outputs))
