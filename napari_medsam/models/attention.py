@@ -12,9 +12,13 @@ a few hundred query rows at a time go through a buffer that stays in the cache; 
 become extra query and key channels, so that the device's fused attention can be used as it is.
 """
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+HAS_TRITON = find_spec("triton") is not None
 
 SCORES_IN_CACHE = 512 * 4096
 """Scores per block on the CPU: measured best of 128 to 2,048 query rows of 4,096 keys."""
@@ -104,20 +108,36 @@ def decomposed_attention(qkv: Tensor, heads: int, size: int, rel_pos_h: Tensor, 
     """
     batch, tokens, channels = qkv.shape
     width = channels // (3 * heads)
+    if fits_kernel(qkv, size):
+        from napari_medsam.models.attention_triton import fused_attention
+
+        grid = qkv.view(batch, size, size, 3, heads, width)[:, :, :, 0]
+        rel_h = torch.einsum("bxync,xkc->bnkxy", grid, offset_vectors(rel_pos_h, size).to(qkv.dtype))
+        rel_w = torch.einsum("bxync,ykc->bnxyk", grid, offset_vectors(rel_pos_w, size).to(qkv.dtype))
+        rel_h, rel_w = rel_h.reshape(-1, size, tokens), rel_w.reshape(-1, tokens, size)
+        return fused_attention(qkv.contiguous(), heads, rel_h.contiguous(), rel_w.contiguous())
     query, key, value = (
-        qkv.view(batch, tokens, 3, heads, width)
-        .permute(2, 0, 3, 1, 4)
-        .reshape(3, batch * heads, tokens, width)
+        qkv.view(batch, tokens, 3, heads, width).permute(2, 0, 3, 1, 4).reshape(3, -1, tokens, width)
     )
     grid = query.view(batch * heads, size, size, width)
-    dtype = qkv.dtype
-    rel_h = torch.einsum("bhwc,hkc->bhwk", grid, offset_vectors(rel_pos_h, size).to(dtype))
-    rel_w = torch.einsum("bhwc,wkc->bhwk", grid, offset_vectors(rel_pos_w, size).to(dtype))
-    rel_h, rel_w = rel_h.reshape(-1, tokens, size), rel_w.reshape(-1, tokens, size)
+    rel_h = torch.einsum("bxyc,xkc->bxyk", grid, offset_vectors(rel_pos_h, size).to(qkv.dtype))
+    rel_w = torch.einsum("bxyc,ykc->bxyk", grid, offset_vectors(rel_pos_w, size).to(qkv.dtype))
     on_cpu = qkv.device.type == "cpu" and not torch.is_grad_enabled()
     attend = blocked_attention if on_cpu else folded_attention
-    out = attend(query, key, value, rel_h, rel_w)
+    out = attend(query, key, value, rel_h.reshape(-1, tokens, size), rel_w.reshape(-1, tokens, size))
     return out.view(batch, heads, tokens, width).transpose(1, 2).reshape(batch, tokens, heads * width)
+
+
+def fits_kernel(qkv: Tensor, size: int) -> bool:
+    """Whether the Triton kernel serves: CUDA, 16-bit, no gradients, grid side a power of two from 16 on."""
+    return (
+        HAS_TRITON
+        and qkv.is_cuda
+        and qkv.dtype in (torch.bfloat16, torch.float16)
+        and not torch.is_grad_enabled()
+        and size >= 16
+        and size & (size - 1) == 0
+    )
 
 
 def blocked_attention(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
@@ -177,13 +197,9 @@ def folded_attention(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, r
     height, columns = rel_h.shape[2], rel_w.shape[2]
     # Fused kernels want channels in multiples of 8 and the same number for queries, keys and values.
     spare = -(width + height + columns) % 8
-    unit = torch.cat(
-        [
-            torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(columns, 0),
-            torch.eye(columns, dtype=key.dtype, device=key.device).repeat(height, 1),
-        ],
-        dim=1,
-    )
+    row = torch.eye(height, dtype=key.dtype, device=key.device)[:, None].expand(-1, columns, -1)
+    column = torch.eye(columns, dtype=key.dtype, device=key.device).expand(height, -1, -1)
+    unit = torch.cat([row, column], dim=2).flatten(0, 1)
     query = F.pad(torch.cat([query * width**-0.5, rel_h, rel_w], dim=2), (0, spare))
     key = F.pad(torch.cat([key, unit.expand(batch, -1, -1)], dim=2), (0, spare))
     value = F.pad(value, (0, height + columns + spare))

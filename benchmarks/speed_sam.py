@@ -1,0 +1,416 @@
+"""Speed of the SAM family against the publishers' order of work and the machine's own matrix products.
+
+    python benchmarks/speed_sam.py --device cpu|cuda [--quick] [--out FOLDER]
+
+Everything is measured in one run, competitors turn by turn, and quoted as ratios: other machines, and the
+same machine on another day, differ. Needs torch and numpy only; weights are random, made from the tensors'
+names. Prints as it goes and writes ``speed_sam_<device>.json`` and ``.md``.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from reference_schedule import reference_decode, reference_encoders
+from torch import Tensor
+
+from napari_medsam.models import sam
+from napari_medsam.models.sam import Sam, build_sam
+
+Work = Callable[[], object]
+VIT_B_FLOP = 972e9
+"""Image encoder of ViT-B at 1,024 x 1,024, as computed in issue 3."""
+
+
+class Report:
+    """Rows of the result: printed at once, written at the end.
+
+    Parameters
+    ----------
+    device, folder
+        Where it runs, and where the files go.
+    """
+
+    def __init__(self, device: str, folder: Path) -> None:
+        self.device, self.folder = device, folder
+        self.rows: list[dict[str, object]] = []
+        name = (
+            torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+        )
+        self.machine = f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        print(self.machine, flush=True)
+
+    def add(self, group: str, what: str, value: float, unit: str, note: str = "") -> None:
+        """Add one number and write the files anew, so that a run cut short still leaves them."""
+        self.rows.append({"group": group, "what": what, "value": value, "unit": unit, "note": note})
+        print(f"{group:28s} {what:44s} {value:10.4g} {unit:10s} {note}", flush=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stem = self.folder / f"speed_sam_{self.device}"
+        stem.with_suffix(".json").write_text(
+            json.dumps({"machine": self.machine, "rows": self.rows}, indent=1)
+        )
+        lines = [self.machine, "", "| group | what | value | unit | note |", "|---|---|---|---|---|"]
+        lines += [
+            f"| {r['group']} | {r['what']} | {r['value']:.4g} | {r['unit']} | {r['note']} |"
+            for r in self.rows
+        ]
+        stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+    def failed(self, group: str, what: str, error: Exception) -> None:
+        """Say that one competitor could not run here, and why."""
+        print(f"{group:28s} {what:44s} FAILED: {type(error).__name__}: {str(error)[:400]}", flush=True)
+
+
+def seconds_once(work: Work, device: str) -> float:
+    """Wall time of one call, the device's queue drained before and after."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def race(report: Report, group: str, works: dict[str, Work], repeats: int, per: int = 1) -> dict[str, float]:
+    """Median seconds of each competitor, run turn by turn; the first is the yardstick of the ratios."""
+    device, times = report.device, {name: [] for name in works}
+    for name in list(works):
+        try:
+            for _ in range(3 if device == "cuda" else 1):
+                seconds_once(works[name], device)
+        except Exception as error:  # noqa: BLE001 - one competitor that cannot run here must not end the race
+            report.failed(group, name, error)
+            del works[name], times[name]
+    for _ in range(repeats):
+        for name, work in works.items():
+            times[name].append(seconds_once(work, device) / per)
+    middle = {name: median(values) for name, values in times.items()}
+    for name, value in middle.items():
+        ratio = next(iter(middle.values())) / value
+        report.add(group, name, value * 1e3, "ms", f"{ratio:.2f} x; best {min(times[name]) * 1e3:.4g} ms")
+    return middle
+
+
+def random_weights(model: Sam, seed: int = 0) -> None:
+    """Fill every tensor from its name, so that attention is not flat and no norm is idle."""
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        entropy = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
+        noise = np.random.Generator(np.random.PCG64(entropy)).standard_normal(tensor.shape, dtype=np.float32)
+        value = torch.from_numpy(noise)
+        if name.endswith("running_var"):
+            value = 0.5 + 0.5 * value.abs()
+        elif any(part in name for part in ("rel_pos", "pos_embed", "running_mean")):
+            value = 0.1 * value
+        elif any(
+            part in name
+            for part in ("attention_biases", "_embeddings.", "embed.weight", "tokens.", "iou_token.")
+        ):
+            value = 0.5 * value
+        elif value.ndim == 1:
+            value = 1.0 + 0.1 * value if name.endswith("weight") else 0.05 * value
+        elif "gaussian_matrix" not in name:
+            fan_in = value[0].numel() if "output_upscaling" not in name else len(value)
+            value = value * (1.4 if ".qkv." in name else 1.0) / fan_in**0.5
+        tensor.copy_(value)
+
+
+def make(variant: str, device: str) -> Sam:
+    """A published architecture with random weights."""
+    model = build_sam(variant)
+    random_weights(model)
+    return model.to(device).requires_grad_(False)
+
+
+def picture(size: int, count: int, device: str) -> Tensor:
+    """Smooth blobs with noise, (count, 3, size, size), about unit variance."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randn(count, 3, 12, 12, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
+    return (smooth + 0.1 * torch.randn(count, 3, size, size, generator=generator)).to(device)
+
+
+def boxes_for(size: int, count: int, device: str) -> Tensor:
+    """(count, 4) boxes spread over the frame."""
+    place = torch.Generator().manual_seed(2)
+    corner = torch.rand(count, 2, generator=place) * 0.6 * size
+    side = (0.1 + 0.25 * torch.rand(count, 2, generator=place)) * size
+    return torch.cat([corner, corner + side], dim=1).to(device)
+
+
+def mask_iou(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Mean and worst IoU of the masks in two sets of logits."""
+    a, b = a.flatten(2) > 0, b.flatten(2) > 0
+    iou = (a & b).sum(2) / (a | b).sum(2).clamp_min(1)
+    return float(iou.mean()), float(iou.min())
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Norm of the difference over the norm of the second."""
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+def ceiling(report: Report, quick: bool) -> dict[str, float]:
+    """The machine's matrix products, in operations per second."""
+    device, rates = report.device, {}
+    side = (8192 if not quick else 4096) if device == "cuda" else 2048
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        seconds = [seconds_once(lambda a=a, b=b: a @ b, device) for _ in range(9)]
+        rates[str(dtype)] = 2 * side**3 / min(seconds[3:])
+        report.add("matrix product", str(dtype), rates[str(dtype)] / 1e9, "GFLOP/s", f"{side} cubed")
+    return rates
+
+
+def captured(function: Callable[..., object], *inputs: Tensor) -> Work:
+    """A CUDA graph of one call; replaying it costs one launch."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            function(*inputs)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function(*inputs)
+
+    def replay() -> object:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def lazily(make_work: Callable[[], Work]) -> Work:
+    """Prepare at the first call, so that `race` catches what goes wrong there too."""
+    ready: list[Work] = []
+
+    def work() -> object:
+        if not ready:
+            ready.append(make_work())
+        return ready[0]()
+
+    return work
+
+
+def referenced(function: Callable[..., object], *inputs: Tensor) -> Work:
+    """The call in the publishers' order of work."""
+
+    def work() -> object:
+        with reference_encoders():
+            return function(*inputs)
+
+    return work
+
+
+def compile_blocks(model: Sam) -> None:
+    """Compile each block; blocks of one kind share the compiled code."""
+    torch._dynamo.config.recompile_limit = 64
+    for module in model.image_encoder.modules():
+        if type(module).__name__ in ("Block", "TinyViTBlock", "MBConv", "PatchMerging", "PatchEmbed", "Neck"):
+            module.forward = torch.compile(module.forward, dynamic=False)
+
+
+def encoder(report: Report, variant: str, rates: dict[str, float], quick: bool) -> None:
+    """Image encoder: reference and ours in float32 and bfloat16; masks of bfloat16 against float32."""
+    device = report.device
+    repeats = (5 if quick else 20) if device == "cuda" else (1 if quick else 3)
+    model = make(variant, device)
+    low = copy.deepcopy(model).lower_precision()
+    x = picture(model.image_size, 1, device)
+    group = f"{variant} encoder"
+    works: dict[str, Work] = {
+        "reference float32": referenced(model.image_encoder, x),
+        "ours float32": lambda: model.image_encoder(x),
+        "ours bfloat16": lambda: low.image_encoder(x),
+    }
+    times = race(report, group, works, repeats)
+    if variant == "vit_b":
+        for name, dtype in (("ours float32", "torch.float32"), ("ours bfloat16", "torch.bfloat16")):
+            if name in times:
+                report.add(group, f"{name} / floor", times[name] * rates[dtype] / VIT_B_FLOP, "x")
+    precision(report, model, low, x)
+    if device == "cuda":
+        peak_memory(report, group, works)
+        accelerated(report, variant, low, x, rates, quick)
+
+
+def precision(report: Report, model: Sam, low: Sam, x: Tensor) -> None:
+    """How far the order of work, and bfloat16, move embeddings and masks."""
+    group = "numbers"
+    with reference_encoders():
+        reference = model.image_encoder(x)
+    ours, lower = model.encode_image(x), low.encode_image(x)
+    boxes = boxes_for(model.image_size, 16, report.device)
+    report.add(
+        group, "embedding, ours to reference, float32", relative(ours.image_embeddings, reference), "rel"
+    )
+    report.add(group, "embedding, bfloat16 to float32", relative(lower.image_embeddings, reference), "rel")
+    masks = model.decode(ours, None, None, boxes, None, False)[0]
+    lower_masks = model.decode(lower, None, None, boxes, None, False)[0]
+    mean, worst = mask_iou(lower_masks, masks)
+    report.add(group, "mask IoU, bfloat16 to float32, 16 boxes", mean, "IoU", f"worst {worst:.4f}")
+    expected = reference_decode(model, model.embedding(reference), boxes)[0]
+    report.add(group, "masks, ours to reference, float32", relative(masks, expected), "rel")
+
+
+def peak_memory(report: Report, group: str, works: dict[str, Work]) -> None:
+    """Peak above what is held already, CUDA only: on the CPU see the process's own peak."""
+    for name, work in works.items():
+        torch.cuda.synchronize()
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        report.add(group, f"peak memory, {name}", (torch.cuda.max_memory_allocated() - held) / 2**20, "MiB")
+
+
+def accelerated(
+    report: Report, variant: str, low: Sam, x: Tensor, rates: dict[str, float], quick: bool
+) -> None:
+    """CUDA: graphs, compiled blocks and batches of slices, in bfloat16."""
+    group, repeats = f"{variant} encoder, bfloat16", 5 if quick else 20
+    expected = low.image_encoder(x)
+    times = race(report, group, {"graph": lazily(lambda: captured(low.image_encoder, x))}, repeats)
+    started = time.perf_counter()
+    compile_blocks(low)
+    for count in (1,) if quick or variant != "vit_b" else (1, 8):
+        batch = x.expand(count, -1, -1, -1).contiguous()
+        name = f"compiled + graph, batch {count}, per slice"
+        work = lazily(lambda batch=batch: captured(low.image_encoder, batch))
+        times |= race(report, group, {name: work}, repeats, per=count)
+        if count == 1:
+            report.add(group, "time to compile and capture", time.perf_counter() - started, "s")
+            if name in times:
+                report.add(group, "compiled to eager", relative(work()[:1], expected), "rel")
+        if variant == "vit_b" and name in times:
+            floor = times[name] * rates["torch.bfloat16"] / VIT_B_FLOP
+            report.add(group, f"{name} / floor", floor, "x")
+
+
+def decoder(report: Report, quick: bool) -> None:
+    """Prompt encoder and mask decoder for 1, 4 and 16 boxes."""
+    device = report.device
+    model = make("vit_b", device)
+    generator = torch.Generator().manual_seed(3)
+    embedding = model.embedding(torch.randn(1, 256, 64, 64, generator=generator).to(device))
+    repeats = (20 if quick else 50) if device == "cuda" else (3 if quick else 9)
+    for count in (1, 4, 16):
+        boxes = boxes_for(1024, count, device)
+
+        def ours(boxes: Tensor = boxes) -> object:
+            return model.decode(embedding, None, None, boxes, None, False)
+
+        works: dict[str, Work] = {
+            "reference float32": lambda boxes=boxes: reference_decode(model, embedding, boxes),
+            "ours float32": ours,
+        }
+        if device == "cuda":
+            works["ours float32, graph"] = lazily(lambda ours=ours: captured(ours))
+        elif count > 1:
+            works["ours float32, one after the other"] = lambda boxes=boxes: [
+                model.decode(embedding, None, None, box[None], None, False) for box in boxes
+            ]
+        race(report, f"decoder, {count} boxes", works, repeats)
+
+
+def global_attention(report: Report) -> None:
+    """CUDA: ways to attend over 4,096 tokens with the decomposed bias, 12 heads, bfloat16, one layer."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    from napari_medsam.models.attention import folded_attention, offset_vectors
+
+    heads, size, width = 12, 64, 64
+    tokens = size * size
+    generator = torch.Generator("cuda").manual_seed(4)
+    qkv = torch.randn(1, tokens, 3 * heads * width, device="cuda", generator=generator).bfloat16()
+    table = 0.1 * torch.randn(2 * size - 1, width, device="cuda", generator=generator)
+    grid = qkv.view(1, size, size, 3, heads, width)[:, :, :, 0]
+    vectors = offset_vectors(table, size).bfloat16()
+    rel_h = torch.einsum("bxync,xkc->bnxyk", grid, vectors).reshape(heads, tokens, size)
+    rel_w = torch.einsum("bxync,ykc->bnxyk", grid, vectors).reshape(heads, tokens, size)
+    across = rel_h.transpose(1, 2).contiguous()
+    query, key, value = qkv.view(tokens, 3, heads, width).permute(1, 2, 0, 3).contiguous().unbind(0)
+    bias = (rel_h[..., None].float() + rel_w[:, :, None].float()).view(heads, tokens, tokens)
+    low_bias = bias.bfloat16()
+    compiled_flex = torch.compile(flex_attention, dynamic=False)
+
+    def biased(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return score + rel_h[h, q, k // size] + rel_w[h, q, k % size]
+
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    exact = sdpa(query[None].float(), key[None].float(), value[None].float(), attn_mask=bias[None])[0]
+    works: dict[str, Work] = {
+        "folded into channels": lambda: folded_attention(query, key, value, rel_h, rel_w),
+        "full bias as mask": lambda: sdpa(query[None], key[None], value[None], attn_mask=low_bias[None])[0],
+        "no bias at all": lambda: sdpa(query[None], key[None], value[None])[0],
+        "flex attention": lambda: compiled_flex(query[None], key[None], value[None], score_mod=biased)[0],
+    }
+    for block, warps, stages in ((64, 4, 2), (64, 4, 3), (128, 4, 3), (128, 8, 2), (128, 8, 3), (128, 8, 4)):
+        works[f"kernel, block {block}, warps {warps}, stages {stages}"] = kernel_work(
+            qkv, heads, across, rel_w, block, warps, stages
+        )
+    race(report, "global attention", works, 20)
+    for name, work in works.items():
+        out = work()
+        out = out.view(tokens, heads, width).transpose(0, 1) if name.startswith("kernel") else out
+        report.add("global attention", f"{name}, error", relative(out, exact), "rel")
+
+
+def kernel_work(
+    qkv: Tensor, heads: int, rel_h: Tensor, rel_w: Tensor, block: int, warps: int, stages: int
+) -> Work:
+    """One setting of the Triton kernel."""
+
+    def work() -> object:
+        from napari_medsam.models.attention_triton import fused_attention
+
+        return fused_attention(qkv, heads, rel_h, rel_w, block=block, num_warps=warps, num_stages=stages)
+
+    return work
+
+
+def main() -> None:
+    """Run everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, no large batches")
+    parser.add_argument("--out", type=Path, default=Path("benchmark-results"))
+    parser.add_argument(
+        "--only", nargs="+", choices=(*sam.VARIANTS, "decoder", "attention"), help="parts to run"
+    )
+    arguments = parser.parse_args()
+    # The publishers' float32 is float32: no shortened products in the yardstick, nor in the comparison.
+    torch.backends.cudnn.allow_tf32 = False
+    report = Report(arguments.device, arguments.out)
+    with torch.inference_mode():
+        rates = ceiling(report, arguments.quick)
+        parts = arguments.only or ["attention", "decoder", "vit_b", "vit_t", "lite_medsam"]
+        for part in parts:
+            if part == "decoder":
+                decoder(report, arguments.quick)
+            elif part == "attention":
+                if arguments.device == "cuda":
+                    global_attention(report)
+            else:
+                encoder(report, part, rates, arguments.quick)
+    if arguments.device == "cpu":
+        import resource
+
+        report.add(
+            "process", "peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "GiB"
+        )
+
+
+if __name__ == "__main__":
+    main()
