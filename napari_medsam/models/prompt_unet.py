@@ -1,0 +1,275 @@
+"""The default model: a small U-Net that segments what a prompt points at, inside a crop around the prompt.
+
+Prompts enter as image channels (box, foreground points, background points, earlier mask), an idea of
+interactive segmentation since Xu et al. 2016 (Deep Interactive Object Selection,
+https://arxiv.org/abs/1603.04042) that ScribblePrompt (Wong et al. 2024, https://arxiv.org/abs/2312.07381)
+showed to carry a small medical U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597). The zoom to
+the prompt follows the "zoom-in" of f-BRS (Sofiiuk et al. 2020, https://arxiv.org/abs/2001.10331). The code
+and the weights are this project's own (BSD-3-Clause).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_medsam.models.crops import (
+    CROP_SIZE,
+    box_window,
+    crop,
+    image_channels,
+    mask_boxes,
+    paste,
+    prompt_channels,
+)
+
+WIDTHS = (16, 32, 64, 128, 160)
+INPUT_CHANNELS = 6
+
+
+class ConvBlock(nn.Module):
+    """Two 3 x 3 convolutions with group normalisation; the second is residual."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(8, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(8, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        x = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(x)))
+
+
+class PromptNet(nn.Module):
+    """The net itself: (N, 6, S, S) channels to mask logits and an estimate of the mask's IoU.
+
+    Parameters
+    ----------
+    widths
+        Channels per level, finest first; the resolution halves from level to level.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        ins = (INPUT_CHANNELS, *widths[:-1])
+        self.encoder = nn.ModuleList(ConvBlock(i, o) for i, o in zip(ins, widths, strict=True))
+        fine, coarse = widths[:-1][::-1], widths[1:][::-1]
+        self.reduce = nn.ModuleList(nn.Conv2d(c, f, 1) for c, f in zip(coarse, fine, strict=True))
+        self.decoder = nn.ModuleList(ConvBlock(2 * f, f) for f in fine)
+        self.mask_head = nn.Conv2d(widths[0], 1, 1)
+        self.iou_head = nn.Sequential(
+            nn.Linear(widths[-1] + 2 * widths[1] + 1, 96), nn.ReLU(), nn.Linear(96, 1)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Segment crops.
+
+        Parameters
+        ----------
+        x : (N, 6, S, S) float32
+            Channels of `prompt_channels`; S a multiple of 16.
+
+        Returns
+        -------
+        logits : (N, 1, S, S) float32
+        iou_logits : (N,) float32
+            Sigmoid gives the estimated IoU.
+        """
+        skips = []
+        for level, block in enumerate(self.encoder):
+            x = block(F.avg_pool2d(x, 2) if level else x)
+            skips.append(x)
+        bottom = skips.pop()
+        x, half = bottom, bottom
+        for reduce, block in zip(self.reduce, self.decoder, strict=True):
+            half = x
+            x = F.interpolate(reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = block(torch.cat([x, skips.pop()], dim=1))
+        logits = self.mask_head(x)
+        probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2))
+        weight = probability.sum((2, 3)).clamp_min(1e-3)
+        inside = (half * probability).sum((2, 3)) / weight
+        # How decided the mask is: 1 when every pixel is sure, 0 when all sit on the fence.
+        surety = (2 * probability - 1).abs().mul(probability).sum((2, 3)) / weight
+        pooled = torch.cat([bottom.mean((2, 3)), half.mean((2, 3)), inside, surety], dim=1)
+        return logits, self.iou_head(pooled).squeeze(1)
+
+
+@dataclass(frozen=True)
+class SliceEmbedding:
+    """One grey slice as the net wants it.
+
+    Attributes
+    ----------
+    image : (1, 1, H, W) float32
+        In [0, 1].
+    """
+
+    image: Tensor
+
+
+BOX_CONTEXTS = (1.45, 1.95)
+BOX_CANDIDATE_CONTEXTS = (1.4, 1.8, 2.4)
+POINT_WINDOW_SHARES = (0.12, 0.32, 0.8)
+MASK_CONTEXT = 1.6
+
+
+class PromptUNet(nn.Module):
+    """`PromptNet` behind the `PromptableModel` contract: crops, prompts, zoom and candidates.
+
+    A box is looked at in two crops whose probabilities are averaged. Points without a box are looked at in
+    three crops of growing size, each followed by a second look around what was found; these are the three
+    candidates.
+
+    Parameters
+    ----------
+    net
+        With its weights.
+    """
+
+    image_size = CROP_SIZE
+    supported_prompts = frozenset({"box", "point", "mask"})
+
+    def __init__(self, net: PromptNet) -> None:
+        super().__init__()
+        self.net = net.eval()
+
+    def encode_image(self, image: Tensor) -> SliceEmbedding:
+        """Keep the slice, (1, 1, H, W) float32 in [0, 1]: this model looks at crops of it when prompted."""
+        return SliceEmbedding(image)
+
+    def decode(
+        self,
+        embedding: SliceEmbedding,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None,
+        mask_input: Tensor | None,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks of B prompts; see `PromptableModel.decode`. Logits have the size of the slice."""
+        prompts = _Prompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
+        if boxes is not None:
+            contexts = BOX_CANDIDATE_CONTEXTS if multimask_output else BOX_CONTEXTS
+            looks = [self._look(embedding, prompts, box_window(boxes, c)) for c in contexts]
+        elif mask_input is not None:
+            return self._look(embedding, prompts, box_window(prompts.found_boxes(mask_input), MASK_CONTEXT))
+        else:
+            looks = [self._zoomed(embedding, prompts, share) for share in POINT_WINDOW_SHARES]
+        logits, scores = (torch.cat(part, 1) for part in zip(*looks, strict=True))
+        if multimask_output:
+            return logits, scores
+        if boxes is not None:
+            mean = torch.sigmoid(logits).mean(1, keepdim=True)
+            return torch.logit(mean, eps=1e-6), scores.mean(1, keepdim=True)
+        best = scores.argmax(1)
+        each = torch.arange(len(best), device=best.device)
+        return logits[each, best][:, None], scores[each, best][:, None]
+
+    def _look(self, embedding: SliceEmbedding, prompts: "_Prompts", windows: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass of the net over a crop for each prompt: logits (B, 1, H, W) and scores (B, 1)."""
+        b = len(windows)
+        image = embedding.image.expand(b, -1, -1, -1)
+        channels = prompt_channels(windows, prompts.boxes, prompts.has_box, prompts.points, prompts.labels)
+        if prompts.mask is None:
+            previous = torch.zeros_like(channels[:, :1])
+        else:
+            previous = crop(torch.sigmoid(prompts.mask), windows, padding="zeros") * 2 - 1
+        inputs = torch.cat([image_channels(crop(image, windows)), channels, previous], 1)
+        logits, iou_logits = self.net(inputs.contiguous(memory_format=torch.channels_last))
+        whole = paste(logits.contiguous(), windows, (image.shape[2], image.shape[3]))
+        return whole, torch.sigmoid(iou_logits)[:, None]
+
+    def _zoomed(self, embedding: SliceEmbedding, prompts: "_Prompts", share: float) -> tuple[Tensor, Tensor]:
+        """Look around the points in a window of a share of the slice, then again around what was found."""
+        first, score = self._look(embedding, prompts, prompts.point_windows(embedding.image, share))
+        found = prompts.with_mask(first)
+        second, better = self._look(embedding, found, box_window(found.found_boxes(first), MASK_CONTEXT))
+        empty = (first > 0).flatten(1).sum(1) == 0
+        return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts of one decode with every field filled in."""
+
+    boxes: Tensor
+    has_box: Tensor
+    points: Tensor
+    labels: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        image: Tensor,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None,
+        mask_input: Tensor | None,
+    ) -> "_Prompts":
+        """Fill in what is missing; ValueError when nothing says where the object is."""
+        given = next((t for t in (boxes, point_coords, mask_input) if t is not None), None)
+        if given is None:
+            raise ValueError("No prompt was given: this model needs a box, a foreground point or a mask.")
+        b, device = len(given), image.device
+        if point_coords is None or point_labels is None:
+            point_coords = torch.zeros((b, 0, 2), device=device)
+            point_labels = torch.zeros((b, 0), dtype=torch.int64, device=device)
+        some_box = torch.full((b,), boxes is not None, device=device)
+        if boxes is None:
+            boxes = torch.zeros((b, 4), device=device)
+        return cls(boxes, some_box, point_coords, point_labels, mask_input)
+
+    def with_mask(self, logits: Tensor) -> "_Prompts":
+        """Return the same prompts with an earlier mask."""
+        return _Prompts(self.boxes, self.has_box, self.points, self.labels, logits)
+
+    def point_windows(self, image: Tensor, share: float) -> Tensor:
+        """Square windows (B, 4) around the foreground points, wide enough for all points."""
+        used = (self.labels == 1)[..., None]
+        count = used.sum(1).clamp_min(1)
+        center = (self.points * used).sum(1) / count
+        reach = ((self.points - center[:, None]).abs() * (self.labels >= 0)[..., None]).amax((1, 2))
+        half = (1.3 * reach).clamp_min(share * max(image.shape[2:]) / 2)[:, None]
+        return torch.cat([center - half, center + half], 1)
+
+    def found_boxes(self, logits: Tensor) -> Tensor:
+        """Boxes (B, 4) of earlier masks and their foreground points; the slice where a mask is empty."""
+        boxes = mask_boxes(logits[:, 0] > 0)
+        chosen = (self.labels == 1)[..., None]
+        if chosen.shape[1] == 0:
+            return boxes
+        low = torch.where(chosen, self.points, torch.inf).amin(1)
+        high = torch.where(chosen, self.points, -torch.inf).amax(1)
+        return torch.cat([torch.minimum(boxes[:, :2], low), torch.maximum(boxes[:, 2:], high)], 1)
+
+
+def load_prompt_unet(path: Path) -> PromptUNet:
+    """Load weights written by the training run.
+
+    Parameters
+    ----------
+    path
+        A safetensors file with the weights of `PromptNet`, of any float type.
+
+    Raises
+    ------
+    safetensors.SafetensorError
+        When the file is damaged.
+    RuntimeError
+        When the names or shapes are those of another net.
+    """
+    net = PromptNet()
+    net.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=True)
+    for parameter in net.parameters():
+        # Channels-last convolutions take half the time of contiguous ones on a CPU.
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return PromptUNet(net.requires_grad_(False))

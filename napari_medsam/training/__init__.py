@@ -1,0 +1,1 @@
+"""Synthetic training data and the run that makes the default model."""

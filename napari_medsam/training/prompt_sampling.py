@@ -1,0 +1,223 @@
+"""Prompts as people give them, simulated on labelled slices.
+
+Boxes are tight, loose or sloppy; the loose ones grow by 0 to 5 pixels a side at 256 pixels, the jitter of
+LiteMedSAM's training (https://github.com/bowang-lab/MedSAM). Clicks fall inside the object, the first at
+random and later ones into the largest error, the protocol of iterative interactive training (Mahadevan et
+al. 2018, https://arxiv.org/abs/1805.04398; Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583). Masks of
+a neighbouring slice come from the same anatomy cut a little away, so that drift, growth and the end of an
+object are seen.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_medsam.models.crops import CROP_SIZE, box_window, crop, image_channels, mask_boxes
+from napari_medsam.training.synthetic import SliceBatch
+
+MIN_AREA_PX = 20
+MAX_AREA_SHARE = 0.5
+MAX_POINTS = 3
+MODES = {"box": 0.42, "previous": 0.22, "points": 0.2, "box and points": 0.16}
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """N prompts, cropped and ready for the net, with what they mean.
+
+    Attributes
+    ----------
+    image : (N, 2, S, S) float32
+        Standardised crops.
+    previous : (N, 1, S, S) float32
+        Earlier mask in [-1, 1]; 0 where there is none.
+    windows, boxes : (N, 4) float32
+        (x0, y0, x1, y1) in pixels of the slice.
+    has_box : (N,) bool
+    points : (N, K, 2) float32
+        (x, y) in pixels of the slice.
+    point_labels : (N, K) int64
+        1, 0, or -1 for padding.
+    target : (N, 1, S, S) float32
+        Share of each crop pixel that belongs to the object.
+    area : (N,) float32
+        Area of the whole object in crop pixels, also what lies outside of the crop.
+    mode : (N,) int64
+        Index into `MODES`.
+    """
+
+    image: Tensor
+    previous: Tensor
+    windows: Tensor
+    boxes: Tensor
+    has_box: Tensor
+    points: Tensor
+    point_labels: Tensor
+    target: Tensor
+    area: Tensor
+    mode: Tensor
+
+    def part(self, at: slice) -> "PromptBatch":
+        """Return the prompts at `at`."""
+        return PromptBatch(*(getattr(self, f)[at] for f in self.__dataclass_fields__))
+
+
+def _rand(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _sloppy(boxes: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Boxes as drawn by hand: grown by up to 5 px at 256 px, tight, or off by a share of their side."""
+    n, device = len(boxes), boxes.device
+    sign = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=device)
+    scale = max(shape) / 256
+    grown = torch.round(torch.floor(_rand(generator, n, 4) * 6) * scale) * sign
+    sides = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
+    share = 0.09 * torch.randn((n, 4), generator=generator, device=device) + 0.03
+    off = (share.clamp(-0.2, 0.35) * sides).round() * sign
+    kind = _rand(generator, n, 1)
+    moved = boxes + torch.where(kind < 0.55, grown, torch.where(kind < 0.7, 0.0, off))
+    limit = torch.tensor([shape[1], shape[0]] * 2, device=device) - 1.0
+    moved = torch.minimum(moved.clamp_min(0), limit)
+    return torch.cat(
+        [torch.minimum(moved[:, :2], moved[:, 2:]), torch.maximum(moved[:, :2], moved[:, 2:])], 1
+    )
+
+
+def _chosen_pixels(weights: Tensor, generator: torch.Generator, calm: float = 0.0) -> Tensor:
+    """One pixel (x, y) per (N, H, W) map where the weights are high; the highest of all when calm is 1."""
+    n, h, w = weights.shape
+    at = (weights * (calm + (1 - calm) * _rand(generator, n, h, w))).flatten(1).argmax(1)
+    return torch.stack([at % w, at // w], 1).float()
+
+
+def corrective_click(
+    logits: Tensor, target: Tensor, windows: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Next click of a user who sees the mask: into the middle of the largest error.
+
+    Parameters
+    ----------
+    logits, target : (N, 1, S, S)
+        Mask of the net, and the share of each pixel that is object.
+    windows : (N, 4)
+    generator
+        Makes the click land near, not exactly on, the middle.
+
+    Returns
+    -------
+    points : (N, 1, 2) float32
+        (x, y) in pixels of the slice.
+    labels : (N, 1) int64
+        1 where object was missed, 0 where background was taken.
+    """
+    truth = target > 0.5
+    error = ((logits > 0) != truth).float()
+    none = error.flatten(1).amax(1).view(-1, 1, 1, 1) == 0
+    error = torch.where(none, truth.float(), error)
+    wide = F.avg_pool2d(F.avg_pool2d(error, 4), 7, 1, 3)
+    depth = F.avg_pool2d(error, 9, 1, 4) + F.interpolate(wide, scale_factor=4.0)
+    size = logits.shape[-1]
+    pixel = _chosen_pixels(((0.02 + depth) * error)[:, 0], generator, calm=0.7)
+    flat = (pixel[:, 1] * size + pixel[:, 0]).long()
+    labels = truth.flatten(1).gather(1, flat[:, None]).long()
+    points = windows[:, :2] + (pixel + 0.5) / size * (windows[:, 2:] - windows[:, :2])
+    return points[:, None], labels
+
+
+def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Slice index and object number of n objects worth prompting, larger ones a little more often."""
+    maps = batch.objects
+    count = int(maps.max()) + 1
+    areas = torch.zeros((len(maps), count), device=maps.device)
+    areas.scatter_add_(1, maps.flatten(1), torch.ones_like(maps.flatten(1), dtype=torch.float32))
+    areas[:, 0] = 0
+    fits = (areas >= MIN_AREA_PX) & (areas <= MAX_AREA_SHARE * maps[0].numel())
+    pick = torch.multinomial((areas.pow(0.25) * fits).flatten(), n, replacement=True, generator=generator)
+    return pick // count, pick % count
+
+
+def _previous_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
+    """Neighbouring masks as a model would have drawn them: some a little thick, some a little thin."""
+    kind = _rand(generator, len(masks), 1, 1)
+    thick = F.max_pool2d(masks[:, None], 3, 1, 1)[:, 0]
+    thin = -F.max_pool2d(-masks[:, None], 3, 1, 1)[:, 0]
+    return torch.where(kind < 0.15, thick, torch.where(kind < 0.3, thin, masks))
+
+
+def _first_points(masks: Tensor, mode: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Up to `MAX_POINTS` opening clicks for the modes that have them; labels are -1 elsewhere."""
+    n, device = len(masks), masks.device
+    names = list(MODES)
+    bare = mode == names.index("points")
+    points = torch.zeros((n, MAX_POINTS, 2), device=device)
+    labels = torch.full((n, MAX_POINTS), -1, device=device)
+    at = torch.nonzero(bare | (mode == names.index("box and points"))).flatten()
+    if len(at) == 0:
+        return points, labels
+    inside = masks[at]
+    depth = F.avg_pool2d(inside[:, None], 7, 1, 3)[:, 0] * inside
+    around = F.max_pool2d(F.avg_pool2d(inside[:, None], 4, ceil_mode=True), 9, 1, 4)
+    around = F.interpolate(around, size=masks.shape[1:])[:, 0].gt(0) * (1 - inside)
+    for k in range(MAX_POINTS):
+        negative = (_rand(generator, len(at)) < 0.3) & ~(bare[at] & (k == 0))
+        weights = torch.where(negative.view(-1, 1, 1), around, depth + 1e-3 * inside)
+        points[at, k] = _chosen_pixels(weights, generator)
+        used = _rand(generator, len(at)) < (1.0, 0.35, 0.2)[k]
+        labels[at, k] = torch.where(used, 1 - negative.long(), -1)
+    return points, labels
+
+
+def draw_prompts(batch: SliceBatch, n: int, generator: torch.Generator) -> PromptBatch:
+    """Draw n prompts of all modes on the objects of labelled slices.
+
+    Parameters
+    ----------
+    batch
+        Slices of one size.
+    n
+        Number of prompts.
+    generator
+        Seeded, on the device of the batch.
+    """
+    device = batch.images.device
+    shape = (batch.objects.shape[1], batch.objects.shape[2])
+    where, number = _picked_objects(batch, n, generator)
+    masks = batch.objects[where] == number.view(-1, 1, 1)
+    below = batch.objects_below[where] == number.view(-1, 1, 1)
+    first = masks.flatten(1).float().argmax(1, keepdim=True)
+    tissue = batch.tissues[where].flatten(1).gather(1, first)
+    whole_tissue = _rand(generator, n) < 0.1
+    tissue_mask = batch.tissues[where] == tissue.view(-1, 1, 1)
+    masks = torch.where(whole_tissue.view(-1, 1, 1), tissue_mask, masks).float()
+    below = _previous_masks(below.float(), generator)
+    ends = torch.tensor(list(MODES.values()), device=device).cumsum(0)
+    mode = torch.bucketize(_rand(generator, n), ends).clamp_max(len(MODES) - 1)
+    follows = (mode == list(MODES).index("previous")) & (below.sum((1, 2)) >= MIN_AREA_PX) & ~whole_tissue
+    mode = torch.where((mode == 1) & ~follows, 0, mode)
+    # A mask carried over may find that its object has ended; every other prompt means something on the slice.
+    boxes = _sloppy(mask_boxes(torch.where(follows.view(-1, 1, 1), below, masks) > 0), shape, generator)
+    points, labels = _first_points(masks, mode, generator)
+    bare = mode == list(MODES).index("points")
+    has_box = ~bare & ~(follows & (_rand(generator, n) < 0.25))
+    windows = box_window(boxes, 1.3 + _rand(generator, n))
+    side = (boxes[:, 2:] - boxes[:, :2] + 1).amax(1).clamp_min(8) * torch.exp(_rand(generator, n) * 1.7)
+    around = torch.cat([points[:, 0] - side[:, None] / 2, points[:, 0] + side[:, None] / 2], 1)
+    windows = torch.where(bare[:, None], around, windows)
+    target = crop(masks[:, None], windows, padding="zeros")
+    known = crop(below[:, None], windows, padding="zeros") * 2 - 1
+    pixel = (windows[:, 2:] - windows[:, :2]).prod(1) / CROP_SIZE**2
+    return PromptBatch(
+        image=image_channels(crop(batch.images[where], windows)),
+        previous=known * follows.view(-1, 1, 1, 1),
+        windows=windows,
+        boxes=boxes,
+        has_box=has_box,
+        points=points,
+        point_labels=labels,
+        target=target,
+        area=masks.sum((1, 2)) / pixel,
+        mode=mode,
+    )

@@ -1,0 +1,158 @@
+"""Domain-randomised slices with every object known, drawn on any device from a seed.
+
+Four kinds of scenes (trunk, heart, free blobs, packed cells) are painted by `shapes` and given an
+appearance by `appearance`; with a label bank, whole-head label maps and a few licensed real slices join in.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_medsam.training.appearance import degrade, render
+from napari_medsam.training.label_bank import LabelBank
+from napari_medsam.training.shapes import CLASSES, Draw, Scene, blobs, cells, heart, torso, warped_grid
+
+
+@dataclass(frozen=True)
+class SliceBatch:
+    """Slices with their labels, all on one device.
+
+    Attributes
+    ----------
+    images : (n, 1, H, W) float32
+        In [0, 1].
+    objects, objects_below : (n, H, W) int64
+        Object per pixel on the slice and on a neighbouring slice; 0 is background.
+    tissues : (n, H, W) int64
+        Tissue class per pixel: objects of one tissue look alike.
+    """
+
+    images: Tensor
+    objects: Tensor
+    objects_below: Tensor
+    tissues: Tensor
+
+
+def _painted(draw: Draw, kind: str, size: int) -> Scene:
+    grid = warped_grid(draw, size, draw.uniform(0.0, 0.09))
+    # Slices show anything from the whole body to a close-up of a part.
+    zoom = draw.uniform(0.6, 1.15)
+    grid = grid * zoom.view(-1, 1, 1, 1) + draw.normal(0.2, 2, 1, 1) * (1.15 - zoom).view(-1, 1, 1, 1)
+    table = {"torso": torso, "heart": heart, "blobs": blobs}[kind](draw)
+    here = torch.zeros(draw.n, device=draw.device)
+    objects, tissues, density = table.paint(grid, here)
+    below, _, _ = table.paint(grid, draw.normal(0.06))
+    return Scene(objects, below, tissues, density)
+
+
+def _packed(draw: Draw, size: int) -> Scene:
+    noise_cells = int(torch.randint(2, 7, (1,), generator=draw.generator, device=draw.device))
+    objects, below = cells(draw, size, noise_cells)
+    tissue_of_object = draw.integer(0, CLASSES, 16)
+    tissues = tissue_of_object.gather(1, objects.reshape(draw.n, -1)).reshape(objects.shape)
+    return Scene(objects, below, tissues, torch.zeros_like(objects, dtype=torch.float32))
+
+
+def _moved(draw: Draw, planes: Tensor, size: int, nearest: bool) -> Tensor:
+    """(n, c, h, w) under one random rotation, scale, flip and bend a sample; the same for all c planes."""
+    n, dev = draw.n, draw.device
+    angle, scale = draw.normal(0.4), torch.exp(draw.uniform(-0.7, 0.25))
+    flip = torch.where(draw.chance(0.5), 1.0, -1.0)
+    grid = warped_grid(draw, size, draw.uniform(0, 0.04)) * scale.view(n, 1, 1, 1)
+    x, y = grid[:, 0] * flip.view(n, 1, 1), grid[:, 1]
+    cos, sin = angle.cos().view(n, 1, 1), angle.sin().view(n, 1, 1)
+    room = (1 - scale).clamp_min(0).view(n, 1, 1)
+    gx = x * cos - y * sin + room * draw.uniform(-0.5, 0.5, 1, 1)
+    gy = x * sin + y * cos + room * draw.uniform(-0.5, 0.5, 1, 1)
+    mode = "nearest" if nearest else "bilinear"
+    return F.grid_sample(planes.to(dev), torch.stack([gx, gy], -1), mode=mode, align_corners=False)
+
+
+def _from_brains(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int) -> Scene:
+    maps = torch.stack(bank.brain_slices(draw.n, picks, size), 1).float()
+    objects, below = _moved(draw, maps, size, nearest=True).round().long().unbind(1)
+    tissue = bank.tissue_of_object
+    tissues = tissue[objects]
+    whole = draw.chance(0.3, 1, 1)
+    # Left and right twins as one object in some samples, as many atlases label them.
+    objects, below = torch.where(whole, tissues, objects), torch.where(whole, tissue[below], below)
+    recoded = draw.integer(0, CLASSES, int(tissue.max()) + 1)
+    tissues = recoded.gather(1, tissues.reshape(draw.n, -1)).reshape(tissues.shape)
+    return Scene(objects, below, tissues, torch.zeros_like(objects, dtype=torch.float32))
+
+
+def _real(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int) -> SliceBatch:
+    images, objects, below = bank.case_slices(draw.n, picks, size)
+    planes = torch.cat([images, objects[:, None].float(), below[:, None].float()], 1)
+    state = draw.generator.get_state()
+    image = _moved(draw, planes[:, :1], size, nearest=False)
+    # The same random numbers once more, so that labels move exactly as the image does.
+    draw.generator.set_state(state)
+    labels = _moved(draw, planes[:, 1:], size, nearest=True).round().long()
+    image = image * draw.uniform(0.5, 1.2, 1, 1, 1) + draw.normal(0.1, 1, 1, 1)
+    noisy = image + draw.normal(1.0, 1, size, size) * draw.uniform(0, 0.05, 1, 1, 1)
+    return SliceBatch(noisy.clamp(0, 1), labels[:, 0], labels[:, 1], labels[:, 0])
+
+
+def _coarser(batch: SliceBatch, factor: int) -> SliceBatch:
+    """Thin the labels and average the image, as a coarser scan of the same anatomy."""
+    if factor == 1:
+        return batch
+    at = slice(factor // 2, batch.objects.shape[-1] // factor * factor, factor)
+    maps = (m[:, at, at] for m in (batch.objects, batch.objects_below, batch.tissues))
+    return SliceBatch(F.avg_pool2d(batch.images, factor), *maps)
+
+
+SHARES = {"torso": 0.34, "heart": 0.1, "blobs": 0.22, "packed": 0.09, "brain": 0.2, "real": 0.05}
+
+
+def synthetic_slices(
+    n: int, generator: torch.Generator, size: int = 256, bank: LabelBank | None = None
+) -> SliceBatch:
+    """Draw n slices of mixed kinds.
+
+    Parameters
+    ----------
+    n
+        Number of slices.
+    generator
+        Seeded; its device is where everything is computed. The same seed gives the same slices on one device.
+    size
+        Side of the slices in pixels.
+    bank
+        Whole-head label maps and real slices to mix in; without it, painted scenes only.
+
+    Returns
+    -------
+    SliceBatch
+        All four maps of one size; that is `size`, or a half or third of it for a coarse scan.
+    """
+    kinds = [k for k in SHARES if bank is not None or k not in ("brain", "real")]
+    weights = torch.tensor([SHARES[k] for k in kinds])
+    counts = torch.floor(weights / weights.sum() * n).int()
+    counts[0] += n - counts.sum()
+    picks = torch.Generator().manual_seed(
+        int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    )
+    parts = []
+    factor = (1, 1, 2, 3)[int(torch.randint(4, (1,), generator=picks))]
+    for kind, count in zip(kinds, counts.tolist(), strict=True):
+        if not count:
+            continue
+        draw = Draw(count, generator)
+        if bank is not None and kind == "real":
+            parts.append(_coarser(_real(draw, bank, picks, size), factor))
+            continue
+        if kind == "packed":
+            scene = _packed(draw, size)
+        elif bank is not None and kind == "brain":
+            scene = _from_brains(draw, bank, picks, size)
+        else:
+            scene = _painted(draw, kind, size)
+        image = render(draw, scene.objects, scene.tissues, scene.density)
+        part = _coarser(SliceBatch(image, scene.objects, scene.objects_below, scene.tissues), factor)
+        parts.append(replace(part, images=degrade(draw, part.images)))
+    fields = ("images", "objects", "objects_below", "tissues")
+    return SliceBatch(*(torch.cat([getattr(p, f) for p in parts]) for f in fields))
