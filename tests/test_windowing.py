@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from napari_medsam.windowing import (
     parse_window,
     percentile_window,
 )
+
+# A busy machine is no defect.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def volume(array: NDArray, modality: str = "") -> Volume:
@@ -86,6 +89,7 @@ def test_narrow_window_far_from_zero_keeps_its_contrast() -> None:
     np.testing.assert_array_equal(apply_window(image, Window(2**30, 2**30 + 2, "x")), [0, 0.5, 1])
 
 
+@unhurried
 @given(
     arrays(st.sampled_from(["i2", "u2", "f4", "f8"]), array_shapes(max_dims=4)),
     st.floats(-1e6, 1e6),
@@ -122,7 +126,9 @@ def test_z_scored_brain_keeps_its_dark_half() -> None:
 
 
 def test_percentiles_between_far_apart_int16_voxels_do_not_wrap_around() -> None:
-    assert percentile_window(np.array([-30000, 30000], np.int16), 25, 75) == Window(-15000, 15000, "percentile")
+    assert percentile_window(np.array([-30000, 30000], np.int16), 25, 75) == Window(
+        -15000, 15000, "percentile"
+    )
 
 
 def test_voxels_that_are_not_numbers_do_not_count() -> None:
@@ -148,6 +154,7 @@ def test_image_without_contrast_still_gets_a_window(image: NDArray, lower: float
     assert percentile_window(image) == Window(lower, upper, "percentile")
 
 
+@unhurried
 @given(arrays(st.sampled_from(["i2", "u1", "f4", "f8", "?"]), array_shapes(max_dims=3, min_side=0)))
 def test_no_image_is_left_without_a_window(image: NDArray) -> None:
     found = percentile_window(image)
@@ -155,7 +162,7 @@ def test_no_image_is_left_without_a_window(image: NDArray) -> None:
 
 
 def test_large_image_is_thinned_without_a_visible_difference() -> None:
-    image = np.random.default_rng(3).gamma(2.0, 100.0, (150, 300, 400)).astype(np.float32)
+    image = np.random.default_rng(3).random((100, 300, 300), np.float32) ** 3
     found, exact = percentile_window(image), np.percentile(image, [0.5, 99.5])
     grey_level = (exact[1] - exact[0]) / 256
     assert found.lower == pytest.approx(exact[0], abs=grey_level)
