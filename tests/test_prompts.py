@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jsonschema import Draft202012Validator
@@ -34,6 +34,8 @@ from napari_medsam.prompts import (
     prompts_to_json,
 )
 
+# A busy machine is no defect.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SCHEMA = json.loads(Path(napari_medsam.__file__).with_name("prompts.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 GEOMETRY = Geometry((26, 166, 164), (5.0, 0.79, 0.79), (-120.5, -98.0, 310.0))
@@ -211,6 +213,7 @@ def test_box_beside_the_image_is_no_box(box: tuple[float, float, float, float]) 
     assert SlicePrompts(box).clipped((10, 20)).is_empty
 
 
+@unhurried
 @given(slice_prompts, st.integers(1, 50), st.integers(1, 50))
 def test_clipped_prompts_index_the_slice_and_clip_to_themselves(
     prompts: SlicePrompts, height: int, width: int
@@ -292,6 +295,7 @@ def test_object_cut_by_the_border_is_marked_away_from_the_border() -> None:
     assert point_from_mask(np.ones((5, 7), bool)) == (2, 3)
 
 
+@unhurried
 @given(arrays(bool, (7, 9)))
 def test_every_mask_gives_a_point_inside_it_or_none(mask: NDArray) -> None:
     found = point_from_mask(mask)
@@ -301,6 +305,7 @@ def test_every_mask_gives_a_point_inside_it_or_none(mask: NDArray) -> None:
         assert mask[int(found[0]), int(found[1])]
 
 
+@unhurried
 @given(arrays(bool, (7, 9)), st.integers(0, 80), st.integers(0, 5))
 def test_random_points_are_different_pixels_of_the_mask_and_repeatable(
     mask: NDArray, n: int, seed: int
@@ -333,6 +338,7 @@ def test_recist_line_on_flat_pixels_is_an_ellipse_in_the_patient() -> None:
     assert box_from_recist(10, 20, 10, 40, short_to_long=0.5, spacing=(2.0, 1.0)) == (7.5, 20, 12.5, 40)
 
 
+@unhurried
 @given(points, points, st.floats(0.01, 1))
 def test_recist_box_holds_its_line_whichever_end_comes_first(
     a: tuple[float, float], b: tuple[float, float], ratio: float
@@ -376,6 +382,7 @@ def example_document() -> dict[str, Any]:
     return document
 
 
+@unhurried
 @given(objects)
 @example([])
 @example([ObjectPrompts(1, "", {SliceIndex(0, 0): SlicePrompts()})])
@@ -387,6 +394,7 @@ def test_reading_gives_back_what_was_written_to_the_last_bit(things: list[Object
     assert prompts_to_json(prompts_from_json(text), None) == text
 
 
+@unhurried
 @given(
     st.tuples(*[st.integers(1, 600)] * 3),
     st.tuples(*[st.floats(1e-3, 50)] * 3),
@@ -645,6 +653,7 @@ def test_grid_that_no_image_can_have_is_refused(direction: list[float]) -> None:
         prompts_from_json(json.dumps(document))
 
 
+@unhurried
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists), st.data())
 def test_any_value_anywhere_is_read_or_refused_but_never_a_crash(value: Any, data: st.DataObject) -> None:
     document = example_document()
