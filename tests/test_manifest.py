@@ -91,7 +91,7 @@ def test_npe2_discovers_the_installed_plugin():
 
 
 @pytest.mark.parametrize(
-    "name", ["a.nii", "a.nii.gz", "A.NII.GZ", "case.01.nii.gz", "a.nrrd", "a.mha", "a.mhd"]
+    "name", ["a.nii", "A.NII.GZ", "case.01.nii.gz", "a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.dcm"]
 )
 def test_files_find_their_reader(manifest, name):
     """A file whose name fits no pattern opens with an error, though its format is known."""

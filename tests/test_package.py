@@ -29,10 +29,10 @@ def test_importing_costs_no_heavy_library(statement):
     assert modules_after(statement) & HEAVY == set()
 
 
-def test_readers_load_without_torch():
-    """Opening a scan must not wait for torch: its readers need none of it."""
+def test_readers_load_without_torch_or_qt():
+    """Opening a scan must not wait for torch, nor fail where napari runs without a window."""
     loaded = modules_after("import napari_medsam.widgets.contrib")
-    assert "torch" not in loaded
+    assert loaded & {"torch", "qtpy", "PySide6", "PyQt6"} == set()
 
 
 @pytest.mark.parametrize("name", napari_medsam.__all__)
