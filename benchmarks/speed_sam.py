@@ -4,7 +4,8 @@
 
 Everything is measured in one run, competitors turn by turn, and quoted as ratios: other machines, and the
 same machine on another day, differ. Needs torch and numpy only; weights are random, made from the tensors'
-names. Prints as it goes and writes ``speed_sam_<device>.json`` and ``.md``.
+names. Prints as it goes and writes ``speed_sam_<device>.json`` and ``.md``. With ``--device cuda`` the same rows are
+measured on the GPU, and the encoders' peak memory there.
 """
 
 import argparse
@@ -64,10 +65,6 @@ class Report:
         ]
         stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
-    def failed(self, group: str, what: str, error: Exception) -> None:
-        """Say that one competitor could not run here, and why."""
-        print(f"{group:28s} {what:44s} FAILED: {type(error).__name__}: {str(error)[:400]}", flush=True)
-
 
 def seconds_once(work: Work, device: str) -> float:
     """Wall time of one call, the device's queue drained before and after."""
@@ -80,19 +77,15 @@ def seconds_once(work: Work, device: str) -> float:
     return time.perf_counter() - start
 
 
-def race(report: Report, group: str, works: dict[str, Work], repeats: int, per: int = 1) -> dict[str, float]:
+def race(report: Report, group: str, works: dict[str, Work], repeats: int) -> dict[str, float]:
     """Median seconds of each competitor, run turn by turn; the first is the yardstick of the ratios."""
     device, times = report.device, {name: [] for name in works}
-    for name in list(works):
-        try:
-            for _ in range(3 if device == "cuda" else 1):
-                seconds_once(works[name], device)
-        except Exception as error:  # noqa: BLE001 - one competitor that cannot run here must not end the race
-            report.failed(group, name, error)
-            del works[name], times[name]
+    for work in works.values():
+        for _ in range(3 if device == "cuda" else 1):
+            seconds_once(work, device)
     for _ in range(repeats):
         for name, work in works.items():
-            times[name].append(seconds_once(work, device) / per)
+            times[name].append(seconds_once(work, device))
     middle = {name: median(values) for name, values in times.items()}
     for name, value in middle.items():
         ratio = next(iter(middle.values())) / value
@@ -173,37 +166,6 @@ def ceiling(report: Report, quick: bool) -> dict[str, float]:
     return rates
 
 
-def captured(function: Callable[..., object], *inputs: Tensor) -> Work:
-    """A CUDA graph of one call; replaying it costs one launch."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            function(*inputs)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function(*inputs)
-
-    def replay() -> object:
-        graph.replay()
-        return result
-
-    return replay
-
-
-def lazily(make_work: Callable[[], Work]) -> Work:
-    """Prepare at the first call, so that `race` catches what goes wrong there too."""
-    ready: list[Work] = []
-
-    def work() -> object:
-        if not ready:
-            ready.append(make_work())
-        return ready[0]()
-
-    return work
-
-
 def referenced(function: Callable[..., object], *inputs: Tensor) -> Work:
     """The call in the publishers' order of work."""
 
@@ -212,14 +174,6 @@ def referenced(function: Callable[..., object], *inputs: Tensor) -> Work:
             return function(*inputs)
 
     return work
-
-
-def compile_blocks(model: Sam) -> None:
-    """Compile each block; blocks of one kind share the compiled code."""
-    torch._dynamo.config.recompile_limit = 64
-    for module in model.image_encoder.modules():
-        if type(module).__name__ in ("Block", "TinyViTBlock", "MBConv", "PatchMerging", "PatchEmbed", "Neck"):
-            module.forward = torch.compile(module.forward, dynamic=False)
 
 
 def encoder(report: Report, variant: str, rates: dict[str, float], quick: bool) -> None:
@@ -238,12 +192,10 @@ def encoder(report: Report, variant: str, rates: dict[str, float], quick: bool) 
     times = race(report, group, works, repeats)
     if variant == "vit_b":
         for name, dtype in (("ours float32", "torch.float32"), ("ours bfloat16", "torch.bfloat16")):
-            if name in times:
-                report.add(group, f"{name} / floor", times[name] * rates[dtype] / VIT_B_FLOP, "x")
+            report.add(group, f"{name} / floor", times[name] * rates[dtype] / VIT_B_FLOP, "x")
     precision(report, model, low, x)
     if device == "cuda":
         peak_memory(report, group, works)
-        accelerated(report, variant, low, x, rates, quick)
 
 
 def precision(report: Report, model: Sam, low: Sam, x: Tensor) -> None:
@@ -275,29 +227,6 @@ def peak_memory(report: Report, group: str, works: dict[str, Work]) -> None:
         report.add(group, f"peak memory, {name}", (torch.cuda.max_memory_allocated() - held) / 2**20, "MiB")
 
 
-def accelerated(
-    report: Report, variant: str, low: Sam, x: Tensor, rates: dict[str, float], quick: bool
-) -> None:
-    """CUDA: graphs, compiled blocks and batches of slices, in bfloat16."""
-    group, repeats = f"{variant} encoder, bfloat16", 5 if quick else 20
-    expected = low.image_encoder(x)
-    times = race(report, group, {"graph": lazily(lambda: captured(low.image_encoder, x))}, repeats)
-    started = time.perf_counter()
-    compile_blocks(low)
-    for count in (1,) if quick or variant != "vit_b" else (1, 8):
-        batch = x.expand(count, -1, -1, -1).contiguous()
-        name = f"compiled + graph, batch {count}, per slice"
-        work = lazily(lambda batch=batch: captured(low.image_encoder, batch))
-        times |= race(report, group, {name: work}, repeats, per=count)
-        if count == 1:
-            report.add(group, "time to compile and capture", time.perf_counter() - started, "s")
-            if name in times:
-                report.add(group, "compiled to eager", relative(work()[:1], expected), "rel")
-        if variant == "vit_b" and name in times:
-            floor = times[name] * rates["torch.bfloat16"] / VIT_B_FLOP
-            report.add(group, f"{name} / floor", floor, "x")
-
-
 def decoder(report: Report, quick: bool) -> None:
     """Prompt encoder and mask decoder for 1, 4 and 16 boxes."""
     device = report.device
@@ -307,101 +236,34 @@ def decoder(report: Report, quick: bool) -> None:
     repeats = (20 if quick else 50) if device == "cuda" else (3 if quick else 9)
     for count in (1, 4, 16):
         boxes = boxes_for(1024, count, device)
-
-        def ours(boxes: Tensor = boxes) -> object:
-            return model.decode(embedding, None, None, boxes, None, False)
-
         works: dict[str, Work] = {
             "reference float32": lambda boxes=boxes: reference_decode(model, embedding, boxes),
-            "ours float32": ours,
+            "ours float32": lambda boxes=boxes: model.decode(embedding, None, None, boxes, None, False),
         }
-        if device == "cuda":
-            works["ours float32, graph"] = lazily(lambda ours=ours: captured(ours))
-        elif count > 1:
+        if count > 1:
             works["ours float32, one after the other"] = lambda boxes=boxes: [
                 model.decode(embedding, None, None, box[None], None, False) for box in boxes
             ]
         race(report, f"decoder, {count} boxes", works, repeats)
 
 
-def global_attention(report: Report) -> None:
-    """CUDA: ways to attend over 4,096 tokens with the decomposed bias, 12 heads, bfloat16, one layer."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    from napari_medsam.models.attention import folded_attention, offset_vectors
-
-    heads, size, width = 12, 64, 64
-    tokens = size * size
-    generator = torch.Generator("cuda").manual_seed(4)
-    qkv = torch.randn(1, tokens, 3 * heads * width, device="cuda", generator=generator).bfloat16()
-    table = 0.1 * torch.randn(2 * size - 1, width, device="cuda", generator=generator)
-    grid = qkv.view(1, size, size, 3, heads, width)[:, :, :, 0]
-    vectors = offset_vectors(table, size).bfloat16()
-    rel_h = torch.einsum("bxync,xkc->bnxyk", grid, vectors).reshape(heads, tokens, size)
-    rel_w = torch.einsum("bxync,ykc->bnxyk", grid, vectors).reshape(heads, tokens, size)
-    across = rel_h.transpose(1, 2).contiguous()
-    query, key, value = qkv.view(tokens, 3, heads, width).permute(1, 2, 0, 3).contiguous().unbind(0)
-    bias = (rel_h[..., None].float() + rel_w[:, :, None].float()).view(heads, tokens, tokens)
-    low_bias = bias.bfloat16()
-    compiled_flex = torch.compile(flex_attention, dynamic=False)
-
-    def biased(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return score + rel_h[h, q, k // size] + rel_w[h, q, k % size]
-
-    sdpa = torch.nn.functional.scaled_dot_product_attention
-    exact = sdpa(query[None].float(), key[None].float(), value[None].float(), attn_mask=bias[None])[0]
-    works: dict[str, Work] = {
-        "folded into channels": lambda: folded_attention(query, key, value, rel_h, rel_w),
-        "full bias as mask": lambda: sdpa(query[None], key[None], value[None], attn_mask=low_bias[None])[0],
-        "no bias at all": lambda: sdpa(query[None], key[None], value[None])[0],
-        "flex attention": lambda: compiled_flex(query[None], key[None], value[None], score_mod=biased)[0],
-    }
-    for block, warps, stages in ((64, 4, 2), (64, 4, 3), (128, 4, 3), (128, 8, 2), (128, 8, 3), (128, 8, 4)):
-        works[f"kernel, block {block}, warps {warps}, stages {stages}"] = kernel_work(
-            qkv, heads, across, rel_w, block, warps, stages
-        )
-    race(report, "global attention", works, 20)
-    for name, work in works.items():
-        out = work()
-        out = out.view(tokens, heads, width).transpose(0, 1) if name.startswith("kernel") else out
-        report.add("global attention", f"{name}, error", relative(out, exact), "rel")
-
-
-def kernel_work(
-    qkv: Tensor, heads: int, rel_h: Tensor, rel_w: Tensor, block: int, warps: int, stages: int
-) -> Work:
-    """One setting of the Triton kernel."""
-
-    def work() -> object:
-        from napari_medsam.models.attention_triton import fused_attention
-
-        return fused_attention(qkv, heads, rel_h, rel_w, block=block, num_warps=warps, num_stages=stages)
-
-    return work
-
-
 def main() -> None:
     """Run everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--quick", action="store_true", help="fewer repeats, no large batches")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"))
-    parser.add_argument(
-        "--only", nargs="+", choices=(*sam.VARIANTS, "decoder", "attention"), help="parts to run"
-    )
+    parser.add_argument("--only", nargs="+", choices=(*sam.VARIANTS, "decoder"), help="parts to run")
     arguments = parser.parse_args()
     # The publishers' float32 is float32: no shortened products in the yardstick, nor in the comparison.
     torch.backends.cudnn.allow_tf32 = False
     report = Report(arguments.device, arguments.out)
     with torch.inference_mode():
         rates = ceiling(report, arguments.quick)
-        parts = arguments.only or ["attention", "decoder", "vit_b", "vit_t", "lite_medsam"]
+        parts = arguments.only or ["decoder", "vit_b", "vit_t", "lite_medsam"]
         for part in parts:
             if part == "decoder":
                 decoder(report, arguments.quick)
-            elif part == "attention":
-                if arguments.device == "cuda":
-                    global_attention(report)
             else:
                 encoder(report, part, rates, arguments.quick)
     if arguments.device == "cpu":
