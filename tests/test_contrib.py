@@ -9,12 +9,13 @@ import pytest
 import SimpleITK
 from napari.components import ViewerModel
 
-from napari_medsam.volume import Geometry, GeometryError, Volume, VolumeError, read_labels
+from napari_medsam.volume import Geometry, GeometryError, Volume, VolumeError, read_labels, read_volume
 from napari_medsam.widgets.contrib import (
     METADATA_KEY,
     get_file_reader,
     get_folder_reader,
     image_layer,
+    labels_layer,
     layer_geometry,
     write_labels_layer,
 )
@@ -104,7 +105,9 @@ def test_rgb_image_keeps_its_colours(viewer):
 def test_labels_are_saved_on_the_grid_of_their_image(viewer, tmp_path, nifti, labels, name):
     """A label map that is shifted, flipped or resampled is worse than none."""
     (image,) = viewer.open(nifti, plugin="napari-medsam")
-    layer = viewer.add_labels(labels, scale=image.scale, metadata=image.metadata)
+    drawn, attributes, _ = labels_layer(labels, read_volume(nifti), "seg")
+    layer = viewer.add_labels(drawn, **attributes)
+    np.testing.assert_array_equal(layer.scale, image.scale)
     written = layer.save(str(tmp_path / name), plugin="napari-medsam")
     assert written == [str(tmp_path / name)]
     saved = read_labels(tmp_path / name)

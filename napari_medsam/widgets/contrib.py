@@ -106,6 +106,26 @@ def image_layer(volume: Volume, name: str) -> LayerData:
     return volume.array, attributes, "image"
 
 
+def labels_layer(labels: NDArray, volume: Volume, name: str) -> LayerData:
+    """Turn labels into a layer that lies on the grid of a volume, and remembers where that is.
+
+    Parameters
+    ----------
+    labels : (z, y, x) integers
+        Labels of the volume's voxels.
+    volume : Volume
+        The image that they belong to.
+    name : str
+        Name of the layer.
+
+    Returns
+    -------
+    LayerData
+        The labels themselves, not a copy.
+    """
+    return labels, {**_placement(volume), "name": name}, "labels"
+
+
 def get_file_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
     """Offer napari a reader for one medical image file.
 
@@ -213,9 +233,9 @@ def _read_folder(path: str) -> list[LayerData]:
 
 
 def _phantom_layers(sample: phantom.Phantom, name: str) -> list[LayerData]:
+    labels, attributes, kind = labels_layer(sample.labels, sample.volume, f"{name} labels")
     organs = {"index": list(sample.names), "name": list(sample.names.values())}
-    attributes = {**_placement(sample.volume), "name": f"{name} labels", "features": organs}
-    return [image_layer(sample.volume, name), (sample.labels, attributes, "labels")]
+    return [image_layer(sample.volume, name), (labels, {**attributes, "features": organs}, kind)]
 
 
 def _geometry_of_matching_image(name: str, shape: tuple[int, ...]) -> Geometry:
