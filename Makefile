@@ -4,6 +4,8 @@ PYTHON ?= python3
 # PINS= installs the newest releases instead of the tested ones.
 PINS ?= -c constraints.txt
 PYTEST_ARGS ?=
+# As many processes as cores, each with one thread; a file stays whole, because its fixtures may be expensive.
+PYTEST_WORKERS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,7 +34,7 @@ test: $(VENV)/.group-test
 	@sh scripts/debian_packages.sh "tests with a window" $(DISPLAY_PACKAGES) || true
 	@set --; if command -v xvfb-run >/dev/null; then \
 		set -- xvfb-run --auto-servernum --server-args="-screen 0 1920x1200x24"; fi; \
-	"$$@" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 "$$@" $(BIN)/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.group-dev
 	$(BIN)/ruff check .
