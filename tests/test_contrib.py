@@ -39,6 +39,14 @@ def viewer(monkeypatch, npe2pm):
 
 
 @pytest.fixture
+def warnings(monkeypatch):
+    """What napari would show the user as a warning."""
+    shown = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", shown.append)
+    return shown
+
+
+@pytest.fixture
 def ct():
     voxels = np.linspace(-1000, 1500, np.prod(OBLIQUE.shape)).reshape(OBLIQUE.shape).astype(np.int16)
     return Volume(
@@ -73,6 +81,15 @@ def test_nifti_opens_in_napari_on_its_voxel_grid(viewer, nifti, ct):
     assert {str(unit) for unit in layer.units} == {"millimeter"}
     assert not np.any(layer.translate)
     assert layer_geometry(layer.metadata).difference(OBLIQUE) == ""
+
+
+def test_one_time_point_of_a_series_is_shown_and_named(viewer, tmp_path, ct, warnings):
+    """Nobody may take the first phase of a perfusion scan for the whole of it."""
+    phases = np.stack([ct.array.T, ct.array.T + 1, ct.array.T + 2], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(phases, np.eye(4)), tmp_path / "phases.nii")
+    (layer,) = viewer.open(tmp_path / "phases.nii", plugin="napari-medsam")
+    np.testing.assert_array_equal(layer.data, ct.array)
+    assert warnings == ["Time point 0 of 0 to 2 was read."]
 
 
 def test_ct_is_shown_in_the_soft_tissue_window(ct):
@@ -200,10 +217,8 @@ def test_each_series_of_a_dicom_folder_becomes_a_layer(viewer, tmp_path):
     assert layer_geometry(layers[1].metadata).origin == (-10.0, 20.0, 100.0)
 
 
-def test_one_bad_series_does_not_cost_the_others(viewer, tmp_path, monkeypatch):
+def test_one_bad_series_does_not_cost_the_others(viewer, tmp_path, warnings):
     """A localiser with a gap lies in most folders of a hospital; the scan beside it has to open."""
-    warnings = []
-    monkeypatch.setattr("napari.utils.notifications.show_warning", warnings.append)
     write_dicom(tmp_path, "gap", "1.2.3.4", (0, 2, 17, 19))
     write_dicom(tmp_path, "thorax", "1.2.3.5", (0, 2, 4))
     (layer,) = viewer.open(tmp_path, plugin="napari-medsam")

@@ -209,27 +209,35 @@ def _placement(volume: Volume) -> dict[str, Any]:
 
 
 def _read_file(path: str) -> list[LayerData]:
-    name = Path(path).name
-    return [image_layer(read_volume(path), name.removesuffix(".gz").rpartition(".")[0])]
+    # Whoever drops a file on napari cannot choose a time point: the note tells them which one they see.
+    volume = read_volume(path, time_point=0)
+    _warn(volume.notes)
+    return [image_layer(volume, Path(path).name.removesuffix(".gz").rpartition(".")[0])]
 
 
 def _read_folder(path: str) -> list[LayerData]:
     """Read every series that can be read; one that cannot must not cost the user the others."""
-    layers, problems = [], []
+    layers, notes, problems = [], [], []
     for series in list_series(path):
         try:
-            volume = read_volume(path, series=series.uid)
+            volume = read_volume(path, series=series.uid, time_point=0)
         except (VolumeError, GeometryError) as error:
             problems.append(str(error))
         else:
+            notes.extend(volume.notes)
             layers.append(image_layer(volume, series.description or Path(path).name))
     if not layers:
         raise VolumeError(" ".join(problems))
-    if problems:
+    _warn([*problems, *notes])
+    return layers
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    """Show in napari what the user has to know about what was read."""
+    if sentences:
         from napari.utils.notifications import show_warning
 
-        show_warning(" ".join(problems))
-    return layers
+        show_warning(" ".join(sentences))
 
 
 def _phantom_layers(sample: phantom.Phantom, name: str) -> list[LayerData]:
