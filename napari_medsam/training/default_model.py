@@ -1,7 +1,7 @@
 """The run that makes the default model: one command, seeded, resumable.
 
     python -m napari_medsam.training.label_bank DATA_TRAIN bank.npz
-    python -m napari_medsam.training.default_model --bank bank.npz --out run --steps 5000
+    python -m napari_medsam.training.default_model --bank bank.npz --out run --steps 4000
 
 Every step draws its own slices and prompts from (seed, step), so a run that was stopped and resumed sees the
 same data as one that was not. All state is kept as safetensors and JSON; nothing is pickled.
@@ -52,15 +52,18 @@ class RunConfig:
         Peak of AdamW's rate, after 200 steps of warm-up, with a cosine decay.
     seed
         Of weights, slices and prompts.
+    start
+        Weights file to begin with, in place of random weights; a run may be done in stages.
     """
 
-    steps: int = 5000
+    steps: int = 4000
     batch: int = 32
-    slices: int = 24
+    slices: int = 25
     reuse: int = 12
     size: int = 192
     learning_rate: float = 1.5e-3
     seed: int = 0
+    start: str = ""
 
 
 def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -125,12 +128,15 @@ class PromptDraws(Dataset[list[PromptBatch]]):
         slices = synthetic_slices(config.slices, generator, config.size, self.bank)
         return [draw_prompts(slices, config.batch, generator) for _ in range(config.reuse)]
 
-    def loader(self, first_step: int) -> DataLoader[list[PromptBatch]]:
-        """Draws from `first_step` to the end of the run; on the CPU made ahead by one process."""
+    def loader(self, first_step: int, ahead: bool) -> DataLoader[list[PromptBatch]]:
+        """Draws from `first_step` to the end of the run; made ahead by another process when asked."""
         draws = range(first_step // self.config.reuse, math.ceil(self.config.steps / self.config.reuse))
-        workers = 1 if self.device.type == "cpu" else 0
         return DataLoader(
-            self, batch_size=None, sampler=draws, num_workers=workers, prefetch_factor=2 if workers else None
+            self,
+            batch_size=None,
+            sampler=draws,
+            num_workers=1 if ahead else 0,
+            prefetch_factor=2 if ahead else None,
         )
 
 
@@ -168,6 +174,8 @@ class Run:
         self.out, self.config, self.device = out, config, device
         torch.manual_seed(config.seed)
         self.net = PromptNet().to(device)
+        if config.start:
+            self.net.load_state_dict(load_file(config.start))
         self.names = [n for n, _ in self.net.named_parameters()]
         self.parameters = [p for _, p in self.net.named_parameters()]
         self.average = [p.detach().clone() for p in self.parameters]
@@ -251,6 +259,7 @@ def train(
     *,
     minutes: float = math.inf,
     compile_net: bool = False,
+    draw_ahead: bool = False,
     log_every: int = 100,
     check_every: int = 1000,
 ) -> Run:
@@ -270,6 +279,8 @@ def train(
         Stop after this time with the state saved.
     compile_net
         Use `torch.compile`; pays on a GPU.
+    draw_ahead
+        Draw training data in a second process; pays on a CPU with two cores or more.
     log_every, check_every
         Steps between lines of ``log.jsonl`` and between validations with a saved state.
     """
@@ -281,7 +292,7 @@ def train(
     before, sums = run.seconds, torch.zeros(2, device=device)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "log.jsonl").open("a") as log:
-        for batches in draws.loader(run.step):
+        for batches in draws.loader(run.step, draw_ahead):
             # Every draw has a stream of its own, so that clicks too are the same after a resumed run.
             generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + run.step)
             for prompts in batches:
@@ -338,7 +349,13 @@ def main() -> None:
     config = RunConfig(**{name: getattr(options, name) for name in asdict(RunConfig())})
     device = torch.device(options.device)
     run = train(
-        options.out, config, options.bank, device, minutes=options.minutes, compile_net=options.compile
+        options.out,
+        config,
+        options.bank,
+        device,
+        minutes=options.minutes,
+        compile_net=options.compile,
+        draw_ahead=device.type == "cpu",
     )
     export(run, options.out / "prompt_unet.safetensors")
 

@@ -430,7 +430,8 @@ def heart(draw: Draw) -> ShapeTable:
     for _ in range(draw_count(draw, 3, 8)):
         center = (draw.uniform(-0.9, 0.9), draw.uniform(-0.9, 0.9))
         tissue = torch.where(draw.chance(0.4), LUNG, draw.integer(0, CLASSES))
-        t.add(center, (draw.uniform(0.1, 0.6), draw.uniform(0.1, 0.4)), tissue, angle=draw.uniform(0, 3.14))
+        radius = (draw.uniform(0.1, 0.6), draw.uniform(0.1, 0.4))
+        t.add(center, radius, tissue, angle=draw.uniform(0, 3.14), nameless=True)
     cx, cy, r = draw.normal(0.15), draw.normal(0.15), draw.uniform(0.1, 0.35)
     side = draw.uniform(0, 6.2832)
     reach = r * draw.uniform(0.9, 1.3)

@@ -75,7 +75,7 @@ def _from_brains(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int)
     objects, below = _moved(draw, maps, size, nearest=True).round().long().unbind(1)
     tissue = bank.tissue_of_object
     tissues = tissue[objects]
-    whole = draw.chance(0.3, 1, 1)
+    whole = draw.chance(0.5, 1, 1)
     # Left and right twins as one object in some samples, as many atlases label them.
     objects, below = torch.where(whole, tissues, objects), torch.where(whole, tissue[below], below)
     recoded = draw.integer(0, CLASSES, int(tissue.max()) + 1)
@@ -105,7 +105,7 @@ def _coarser(batch: SliceBatch, factor: int) -> SliceBatch:
     return SliceBatch(F.avg_pool2d(batch.images, factor), *maps)
 
 
-SHARES = {"torso": 0.34, "heart": 0.1, "blobs": 0.22, "packed": 0.09, "brain": 0.2, "real": 0.05}
+SHARES = {"torso": 0.36, "heart": 0.12, "blobs": 0.16, "packed": 0.04, "brain": 0.24, "real": 0.08}
 
 
 def synthetic_slices(
@@ -131,7 +131,7 @@ def synthetic_slices(
     """
     kinds = [k for k in SHARES if bank is not None or k not in ("brain", "real")]
     weights = torch.tensor([SHARES[k] for k in kinds])
-    counts = torch.floor(weights / weights.sum() * n).int()
+    counts = torch.floor(weights / weights.sum() * n + 1e-3).int()
     counts[0] += n - counts.sum()
     picks = torch.Generator().manual_seed(
         int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
