@@ -23,7 +23,7 @@ help:
 	@echo "make test     run the tests (PYTEST_ARGS='tests/test_volume.py -k nifti' runs some of them)"
 	@echo "make lint     check style, types, the direction of imports and spelling"
 	@echo "make format   put the source into the project's style"
-	@echo "make bench    measure speed"
+	@echo "make bench    measure speed, into benchmark_results"
 	@echo "make docs     build the documentation into docs/_build/html"
 
 demo: $(VENV)/.runtime
@@ -48,7 +48,11 @@ format: $(VENV)/.group-dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.group-test
-	@set -e; for script in benchmarks/speed_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@mkdir -p benchmark_results
+	$(BIN)/python benchmarks/speed_import.py
+	$(BIN)/python benchmarks/gzip_level.py
+	$(BIN)/python benchmarks/latency.py --out benchmark_results/latency.json
+	$(BIN)/python benchmarks/speed_sam.py --device cpu --quick --out benchmark_results
 
 docs: $(VENV)/.group-docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --builder html docs docs/_build/html

@@ -217,7 +217,9 @@ def _read_file(path: str) -> list[LayerData]:
 
 def _read_folder(path: str) -> list[LayerData]:
     """Read every series that can be read; one that cannot must not cost the user the others."""
-    layers, notes, problems = [], [], []
+    layers: list[LayerData] = []
+    notes: list[str] = []
+    problems: list[str] = []
     for series in list_series(path):
         try:
             volume = read_volume(path, series=series.uid, time_point=0)
