@@ -5,8 +5,11 @@ The bank holds uint8 volumes only, so that it can travel to a machine without me
 * the 20 whole-head label maps that SynthSeg publishes with its code (Billot et al. 2023, Apache-2.0);
 * two cine MR phases of one Sunnybrook Cardiac Data patient (CC0 1.0);
 * FLAIR and T1 of one patient of the Ljubljana MS lesion set (Lesjak et al. 2017, CC BY 4.0).
+
+    python -m napari_medsam.training.label_bank DATA_FOLDER bank.npz
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +125,7 @@ def _fitted(planes: Tensor, size: int) -> Tensor:
     y, x, oy, ox = (h - ch) // 2, (w - cw) // 2, (size - ch) // 2, (size - cw) // 2
     out[:, oy : oy + ch, ox : ox + cw] = planes[:, y : y + ch, x : x + cw]
     return out
+
+
+if __name__ == "__main__":
+    build_bank(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,147 @@
+"""If these fail, somebody's labels or prompts are lost or changed."""
+
+import numpy as np
+import pytest
+
+from napari_medsam.geometry import Geometry, Volume
+from napari_medsam.predictor import Prediction
+from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
+from napari_medsam.propagation import SliceMask
+from napari_medsam.session import Session
+from napari_medsam.windowing import Window
+
+SHAPE = (9, 24, 30)
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+BOX = SlicePrompts((4, 5, 15, 20))
+
+
+class BoxFiller:
+    """A predictor whose mask is the prompt's box, or the earlier mask."""
+
+    def __init__(self):
+        self.key, self.images, self.predicted = None, [], []
+
+    def set_slice(self, image, key=None):
+        self.images.append(image)
+        self.key, self.shape = key, image.shape[:2]
+
+    def predict(self, prompts, mask_input=None, multimask_output=False):
+        self.predicted.append(self.key)
+        mask = np.zeros(self.shape, bool)
+        if mask_input is None:
+            y0, x0, y1, x1 = (round(v) for v in prompts.box)
+            mask[y0 : y1 + 1, x0 : x1 + 1] = True
+        else:
+            mask = mask_input
+        return Prediction(mask[None], np.float32([0.8]), np.where(mask, 1.0, -1.0)[None])
+
+
+@pytest.fixture
+def session():
+    voxels = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    voxels.flags.writeable = False
+    volume = Volume(voxels, Geometry(SHAPE, (3.0, 1.0, 1.0), (0.0, 0.0, 0.0), IDENTITY), "MR", "", ())
+    return Session(volume, BoxFiller(), window=Window(0.0, float(voxels.max()), "all"))
+
+
+def box_mask(shape=SHAPE[1:]):
+    mask = np.zeros(shape, bool)
+    mask[4:16, 5:21] = True
+    return mask
+
+
+def test_computing_writes_nothing(session):
+    session.add_prompts(1, SliceIndex(0, 4), BOX, "liver")
+    part = session.segment(SliceIndex(0, 4), 1)
+    list(session.propagate(0, 1))
+    assert np.array_equal(part.mask, box_mask())
+    assert (part.label, part.reason) == (1, "prompt")
+    assert not session.labels.any()
+
+
+def test_writing_replaces_the_object_and_keeps_its_neighbours(session):
+    session.labels[4, 10, 10] = 2
+    session.labels[4, 0, 0] = 1
+    session.write(SliceMask(SliceIndex(0, 4), 1, box_mask(), 0.8, "prompt"))
+    expected = np.where(box_mask(), 1, 0)
+    expected[10, 10] = 2
+    assert np.array_equal(session.labels[4], expected)
+    assert not session.labels[[3, 5]].any()
+
+
+def test_the_slice_where_an_object_was_found_to_end_is_left_alone(session):
+    session.labels[4] = 1
+    session.write(SliceMask(SliceIndex(0, 4), 1, np.zeros(SHAPE[1:], bool), 0.1, "gone", stopped=True))
+    assert (session.labels[4] == 1).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_every_axis_can_be_segmented_along(session, axis):
+    session.add_prompts(3, SliceIndex(axis, 2), SlicePrompts((1, 1, 6, 7)))
+    for part in session.propagate(axis, 3):
+        session.write(part)
+    assert (np.moveaxis(session.labels, axis, 0)[:, 1:7, 1:8] == 3).all()
+    assert (session.labels == 3).sum() == SHAPE[axis] * 6 * 7
+
+
+def test_two_prompted_slices_share_the_slices_between_them(session):
+    for index in (1, 6):
+        session.add_prompts(1, SliceIndex(0, index), BOX)
+    done = [p.where.index for p in session.propagate(0, 1)]
+    assert sorted(done) == list(range(9))
+    assert done[0] == 1
+    assert done.index(3) < done.index(6) < done.index(4)
+    assert done.count(1) == done.count(6) == 1
+
+
+def test_a_range_keeps_to_its_slices(session):
+    session.add_prompts(1, SliceIndex(0, 4), BOX)
+    assert sorted(p.where.index for p in session.propagate(0, 1, 3, 6)) == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 4), (0, 9), (5, 3)])
+def test_a_range_that_does_not_exist_is_refused(session, first, last):
+    session.add_prompts(1, SliceIndex(0, 4), BOX)
+    with pytest.raises(PromptError, match="0 to 8"):
+        list(session.propagate(0, 1, first, last))
+
+
+def test_prompts_can_be_changed_and_taken_away(session):
+    where = SliceIndex(0, 4)
+    session.add_prompts(1, where, BOX, "liver")
+    session.add_prompts(1, where, SlicePrompts((0, 0, 3, 3)))
+    assert session.objects[1].name == "liver"
+    assert session.objects[1].slices[where].box == (0, 0, 3, 3)
+    session.add_prompts(1, where, SlicePrompts())
+    assert session.objects[1].slices == {}
+    with pytest.raises(PromptError, match="Object 1 has no prompts on slice 4 of axis 0"):
+        session.segment(where, 1)
+
+
+def test_prompts_outside_the_volume_are_refused_and_leave_the_rest(session):
+    session.add_prompts(1, SliceIndex(0, 4), BOX)
+    with pytest.raises(PromptError, match="no slice 9"):
+        session.add_prompts(1, SliceIndex(0, 9), BOX)
+    assert list(session.objects[1].slices) == [SliceIndex(0, 4)]
+
+
+def test_a_slice_is_encoded_once_for_all_objects_and_windowed(session):
+    for label in (1, 2):
+        session.add_prompts(label, SliceIndex(0, 4), BOX)
+        session.segment(SliceIndex(0, 4), label)
+    (image,) = session.predictor.images
+    voxels = session.volume.array
+    np.testing.assert_allclose(image, voxels[4] / voxels.max(), rtol=1e-5)
+
+
+def test_an_existing_label_map_is_shared_not_copied(session):
+    labels = np.zeros(SHAPE, np.uint16)
+    other = Session(session.volume, BoxFiller(), labels=labels)
+    other.write(SliceMask(SliceIndex(0, 4), 5, box_mask(), 0.8, "prompt"))
+    assert (labels[4] == 5).sum() == box_mask().sum()
+
+
+@pytest.mark.parametrize("labels", [np.zeros((1, 2, 3), np.uint16), np.zeros(SHAPE, np.uint8)])
+def test_a_label_map_that_does_not_fit_is_refused(session, labels):
+    with pytest.raises(PromptError, match=r"uint16 of shape \(9, 24, 30\)"):
+        Session(session.volume, BoxFiller(), labels=labels)

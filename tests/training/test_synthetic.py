@@ -1,0 +1,121 @@
+"""If these fail, the default model learns from pictures whose labels are wrong."""
+
+import pytest
+import torch
+
+from napari_medsam.models.crops import mask_boxes
+from napari_medsam.training.prompt_sampling import MODES, corrective_click, draw_prompts
+from napari_medsam.training.shapes import Draw, ShapeTable, warped_grid
+from napari_medsam.training.synthetic import synthetic_slices
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def slices():
+    return synthetic_slices(12, seeded(1), 96)
+
+
+@pytest.fixture(scope="module")
+def prompts(slices):
+    return draw_prompts(slices, 64, seeded(2))
+
+
+def test_the_same_seed_draws_the_same_slices_and_another_seed_others():
+    first, again, other = (synthetic_slices(6, seeded(s), 64) for s in (3, 3, 4))
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.objects, again.objects)
+    assert first.images.shape != other.images.shape or not torch.equal(first.images, other.images)
+
+
+def test_images_are_finite_grey_values_and_maps_have_one_size(slices):
+    assert bool(slices.images.isfinite().all())
+    assert float(slices.images.min()) >= 0
+    assert float(slices.images.max()) <= 1
+    assert slices.objects.shape == slices.objects_below.shape == slices.tissues.shape
+    assert slices.images.shape == (12, 1, *slices.objects.shape[1:])
+
+
+def test_a_shape_is_painted_where_it_was_put_and_covers_what_is_below_it():
+    draw = Draw(2, seeded())
+    grid = warped_grid(draw, 64, torch.zeros(2))
+    table = ShapeTable(draw)
+    big = table.add((0.0, 0.0), (0.8, 0.6), 1, wobble=0.0, depth=9)
+    small = table.add((0.25, 0.0), (0.1, 0.1), 2, wobble=0.0, depth=9)
+    objects, tissues, _ = table.paint(grid, torch.zeros(2))
+    x, y = grid[0]
+    in_big = (x / 0.8) ** 2 + (y / 0.6) ** 2 < 1
+    in_small = (x - 0.25) ** 2 + y**2 < 0.01
+    expected = torch.where(in_small, small, torch.where(in_big, big, 0))
+    assert torch.equal(objects[0], expected)
+    assert torch.equal(tissues[1], expected)
+
+
+def test_a_shape_within_another_stays_inside_and_may_belong_to_it():
+    draw = Draw(1, seeded())
+    table = ShapeTable(draw)
+    bone = table.add((0.0, 0.0), (0.3, 0.3), 3, wobble=0.0, depth=9)
+    table.add((0.3, 0.0), (0.3, 0.3), 4, wobble=0.0, depth=9, within=bone, same_object=True)
+    objects, tissues, _ = table.paint(warped_grid(draw, 64, torch.zeros(1)), torch.zeros(1))
+    assert set(objects.unique().tolist()) == {0, bone}
+    assert set(tissues[objects == bone].unique().tolist()) == {3, 4}
+    assert set(tissues[objects == 0].unique().tolist()) == {0}
+
+
+def test_shapes_end_above_and_below():
+    draw = Draw(1, seeded())
+    table = ShapeTable(draw)
+    table.add((0.0, 0.0), (0.4, 0.4), 1, wobble=0.0, depth=torch.tensor([0.5]))
+    grid = warped_grid(draw, 64, torch.zeros(1))
+    height = table.rows[0]["height"]
+    areas = [int((table.paint(grid, height + z)[0] > 0).sum()) for z in (-0.51, -0.3, 0.0, 0.3, 0.51)]
+    assert areas[0] == areas[4] == 0
+    assert 0 < areas[1] < areas[2] > areas[3] > 0
+
+
+def test_every_mode_of_prompting_is_drawn_and_says_what_it_has(prompts):
+    names = list(MODES)
+    assert set(prompts.mode.unique().tolist()) == set(range(len(names)))
+    bare = prompts.mode == names.index("points")
+    pointed = bare | (prompts.mode == names.index("box and points"))
+    carried = prompts.mode == names.index("previous")
+    assert not bool(prompts.has_box[bare].any())
+    assert bool((prompts.point_labels[bare][:, 0] == 1).all())
+    assert bool((prompts.point_labels[~pointed] == -1).all())
+    assert bool((prompts.previous[~carried] == 0).all())
+    assert bool((prompts.previous[carried].abs().amax((1, 2, 3)) > 0.9).all())
+
+
+def test_a_plain_prompt_has_its_object_in_sight(prompts):
+    plain = prompts.mode != list(MODES).index("previous")
+    assert bool((prompts.target[plain].amax((1, 2, 3)) > 0).all())
+
+
+def test_the_box_of_a_box_prompt_lies_on_its_object(prompts):
+    # Boxes may be sloppy by a third of their side, never somewhere else.
+    size = prompts.target.shape[-1]
+    for k in torch.nonzero(prompts.mode == 0).flatten().tolist():
+        x0, y0, x1, y1 = mask_boxes(prompts.target[k] > 0.5)[0] + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        w, b = prompts.windows[k], prompts.boxes[k]
+        scale = (w[2:] - w[:2]) / size
+        left, top = w[0] + x0 * scale[0], w[1] + y0 * scale[1]
+        right, bottom = w[0] + x1 * scale[0], w[1] + y1 * scale[1]
+        assert b[0] < right
+        assert b[2] > left
+        assert b[1] < bottom
+        assert b[3] > top
+
+
+def test_a_correction_goes_into_the_largest_error_and_says_what_is_there():
+    target = torch.zeros(2, 1, 96, 96)
+    target[:, :, 20:60, 20:60] = 1
+    logits = torch.where(target > 0, 5.0, -5.0)
+    logits[0, :, 30:50, 30:50] = -5
+    logits[1, :, 70:90, 70:90] = 5
+    windows = torch.tensor([[0.0, 0.0, 96.0, 96.0]]).expand(2, 4)
+    points, labels = corrective_click(logits, target, windows, seeded())
+    assert labels.tolist() == [[1], [0]]
+    assert bool(((points[0] > 32) & (points[0] < 48)).all())
+    assert bool(((points[1] > 72) & (points[1] < 88)).all())
