@@ -23,6 +23,9 @@ class PromptableModel(Protocol):
     image_size: int
     """Side in pixels of the square the net works on."""
 
+    family: str
+    """Key of `napari_medsam.contracts.CONTRACTS`: how slices must be prepared for this net."""
+
     supported_prompts: frozenset[str]
     """Subset of ``{"box", "point", "mask"}``: the prompts this net was trained with."""
 

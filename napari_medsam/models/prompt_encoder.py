@@ -75,6 +75,11 @@ class PromptEncoder(nn.Module):
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
+    @property
+    def mask_input_size(self) -> int:
+        """Side of the logits of an earlier mask."""
+        return 4 * self.image_embedding_size
+
     def get_dense_pe(self) -> Tensor:
         """Position encoding of every image token, (1, embed_dim, side, side)."""
         side = self.image_embedding_size

@@ -134,6 +134,7 @@ class PromptUNet(nn.Module):
     """
 
     image_size = CROP_SIZE
+    family = "grey"
     supported_prompts = frozenset({"box", "point", "mask"})
 
     def __init__(self, net: PromptNet) -> None:

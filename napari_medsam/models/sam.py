@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from napari_medsam.models.image_encoder import ImageEncoderViT
 from napari_medsam.models.mask_decoder import MaskDecoder
@@ -50,6 +52,8 @@ class Sam(nn.Module):
         The prompt side.
     supported_prompts
         Subset of ``{"box", "point", "mask"}`` that the weights were trained with.
+    family
+        How slices must be prepared, which also depends on the weights: see `napari_medsam.contracts`.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Sam(nn.Module):
         prompt_encoder: PromptEncoder,
         mask_decoder: MaskDecoder,
         supported_prompts: frozenset[str] = PROMPTS,
+        family: str = "sam",
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
@@ -65,6 +70,7 @@ class Sam(nn.Module):
         self.mask_decoder = mask_decoder
         self.image_size = image_encoder.img_size
         self.supported_prompts = supported_prompts
+        self.family = family
 
     def lower_precision(self, dtype: torch.dtype = torch.bfloat16) -> "Sam":
         """Turn the image encoder's linear layers and convolutions to `dtype`, for good.
@@ -232,11 +238,31 @@ VARIANTS: Mapping[str, Callable[[], Sam]] = MappingProxyType(
 """Builders by architecture: the published ones, and a tiny one of each kind for tests."""
 
 
+FIRST_VALUES = (Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_)
+
+
+class Uninitialised(TorchFunctionMode):
+    """Context in which layers are made without first values, for weights that are about to be replaced.
+
+    ``torch.device("meta")`` does so, too, but loads more than 800 modules first, which takes longer than
+    reading a ViT-B.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Leave out what writes first values."""
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in FIRST_VALUES:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 def build_sam(variant: str) -> Sam:
     """Build a model of the family, with random weights, in evaluation mode.
 
-    Build under ``torch.device("meta")`` and load with ``assign=True`` to spend no time and memory on the
-    random weights.
+    Build within `Uninitialised` and load with ``assign=True`` to spend no time and memory on the random
+    weights.
 
     Parameters
     ----------

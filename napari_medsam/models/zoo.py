@@ -1,60 +1,180 @@
-"""Which models there are, and how to get one that is ready to use.
+"""Which models there are, where their weights lie, and how to get one that is ready to use.
 
-The default model comes with the package and needs no network.
+The default model comes with the package and needs no network. Nothing is ever downloaded unasked:
+`napari_medsam.models.download` is called by those who want a file.
 """
 
-from dataclasses import dataclass
+import os
 from importlib import resources
+from pathlib import Path
 
 from napari_medsam.models import PromptableModel
+from napari_medsam.models.checkpoints import read_sam
+from napari_medsam.models.download import matches
 from napari_medsam.models.prompt_unet import load_prompt_unet
+from napari_medsam.models.sam import Sam
+from napari_medsam.models.specs import MODELS, ModelError, ModelSpec
+
+__all__ = [
+    "MODELS",
+    "ModelError",
+    "ModelSpec",
+    "find_weights",
+    "load_model",
+    "models_folder",
+    "verify",
+    "weights_path",
+]
+
+FOLDER_VARIABLE = "NAPARI_MEDSAM_MODELS"
+FAMILIES = ("sam", "medsam", "lite_medsam", "sam_med2d")
 
 
-class ModelError(ValueError):
-    """A model that is unknown or cannot be loaded; the message is one sentence for the user."""
+def models_folder() -> Path:
+    """Return the folder of downloaded weights.
 
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """One model, as data.
-
-    Attributes
-    ----------
-    name
-        What a user types.
-    file
-        Weights beside this module.
-    licence
-        SPDX name of the licence of the weights.
-    trained_on
-        In a few words.
+    It is the one that the environment variable ``NAPARI_MEDSAM_MODELS`` names, for machines without network
+    or with one folder for all users; else one in the user's cache.
     """
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    import pooch
 
-    name: str
-    file: str
-    licence: str
-    trained_on: str
-
-
-MODELS = {
-    "default": ModelSpec(
-        name="default",
-        file="prompt_unet.safetensors",
-        licence="BSD-3-Clause",
-        trained_on="synthetic slices, SynthSeg label maps, three openly licensed MR scans",
-    )
-}
+    return Path(pooch.os_cache("napari-medsam")) / "models"
 
 
-def load_model(name: str = "default") -> PromptableModel:
-    """Load a model by name.
+def spec_of(name: str) -> ModelSpec:
+    """Look a model up by name; ModelError names those there are."""
+    if name not in MODELS:
+        raise ModelError(
+            f"There is no model {name!r}: use one of {', '.join(MODELS)}, or the path of your own file."
+        )
+    return MODELS[name]
+
+
+def weights_path(name: str) -> Path:
+    """Return where a model's weights lie, or will lie once they are downloaded.
 
     Raises
     ------
     ModelError
         When there is no such model.
     """
-    if name not in MODELS:
-        raise ModelError(f"There is no model {name!r}: use one of {', '.join(MODELS)}.")
-    with resources.as_file(resources.files("napari_medsam.models") / MODELS[name].file) as path:
-        return load_prompt_unet(path)
+    spec = spec_of(name)
+    if not spec.architecture:
+        return Path(str(resources.files("napari_medsam.models") / spec.file))
+    return models_folder() / spec.file
+
+
+def find_weights(name: str) -> Path:
+    """Return where a model's weights lie.
+
+    Raises
+    ------
+    ModelError
+        When there is no such model, or its weights are not on this machine; says how to get them.
+    """
+    path = weights_path(name)
+    if not path.is_file():
+        spec = spec_of(name)
+        how = (
+            f"run 'napari-medsam models download {name}'"
+            if spec.url
+            else f"fetch {spec.file} from {spec.page} and put it into {path.parent}"
+        )
+        raise ModelError(f"The weights of {name} are not on this machine ({path}): {how}.")
+    return path
+
+
+def verify(name: str) -> str:
+    """Read a model's file as a whole and check all that can be checked.
+
+    Parameters
+    ----------
+    name
+        As for `load_model`.
+
+    Returns
+    -------
+    str
+        What was found to be right, one sentence.
+
+    Raises
+    ------
+    ModelError
+        When something is wrong, or the file is not there.
+    """
+    model = load_model(name)
+    if isinstance(model, Sam):
+        for tensor_name, tensor in model.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise ModelError(f"The weights of {name} are damaged ({tensor_name}): fetch the file again.")
+    spec = MODELS.get(name)
+    if spec is None or not spec.digest:
+        return f"{name} is complete and every weight is a number; nobody has published a digest of this file."
+    if not matches(find_weights(name), spec.digest):
+        raise ModelError(
+            f"{find_weights(name)} is not the file that was published as {spec.file}: delete it and run "
+            f"'napari-medsam models download {name}'."
+        )
+    source = "others than its makers" if spec.third_party else "its makers"
+    return f"{name} is the file whose {spec.digest.partition(':')[0]} digest was published by {source}."
+
+
+def load_model(name: str = "default") -> PromptableModel:
+    """Load a model by name, or from a user's own file.
+
+    Parameters
+    ----------
+    name
+        A key of `MODELS`; or the path of a file with weights of the SAM family. The net is recognised by its
+        tensors. SAM and MedSAM share one net but not the way slices are prepared: a file of MedSAM's size, or
+        with "medsam" in its name, is fed as MedSAM, any other as SAM. ``medsam=PATH`` says it outright, as
+        ``sam=``, ``lite_medsam=`` and ``sam_med2d=`` do.
+
+    Raises
+    ------
+    ModelError
+        When there is no such model, its weights are not on this machine, or the file is not fit for use.
+    """
+    family, equals, path = name.partition("=")
+    if equals and family in FAMILIES:
+        return _own_file(Path(path).expanduser(), family)
+    if name not in MODELS and (Path(name).suffix or Path(name).expanduser().exists()):
+        return _own_file(Path(name).expanduser(), "")
+    spec, file = spec_of(name), find_weights(name)
+    if not spec.architecture:
+        return load_prompt_unet(file)
+    model, architecture = read_sam(file)
+    if architecture != spec.architecture:
+        raise ModelError(
+            f"{file} holds weights of {architecture} instead of {spec.architecture}: "
+            f"run 'napari-medsam models download {name}'."
+        )
+    model.family, model.supported_prompts = spec.family, spec.supported_prompts
+    return model
+
+
+def _own_file(path: Path, family: str) -> Sam:
+    model, architecture = read_sam(path)
+    model.family = family or _likely_family(path, architecture)
+    model.supported_prompts = _trained_prompts(model.family)
+    return model
+
+
+def _likely_family(path: Path, architecture: str) -> str:
+    architecture = architecture.removeprefix("tiny_")
+    if architecture in FAMILIES:
+        return architecture
+    medsam = MODELS["medsam_vit_b"]
+    called = path.name.lower().replace("_", "").replace("-", "")
+    if architecture == medsam.architecture and (
+        path.stat().st_size == medsam.size_bytes or "medsam" in called
+    ):
+        return medsam.family
+    return "sam"
+
+
+def _trained_prompts(family: str) -> frozenset[str]:
+    return next(spec.supported_prompts for spec in MODELS.values() if spec.family == family)

@@ -1,0 +1,184 @@
+"""A user's own file is recognised, or refused in one sentence; nothing that is in it is ever run."""
+
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from napari_medsam.models.checkpoints import architecture_of, read_sam
+from napari_medsam.models.sam import VARIANTS, build_sam
+from napari_medsam.models.specs import ModelError
+
+TINY = [name for name in VARIANTS if name.startswith("tiny_")]
+
+
+class Bomb:
+    """Pickled, this leaves a file behind when it is opened by a reader that runs code."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    torch.manual_seed(0)
+    return build_sam("tiny_vit_b").state_dict()
+
+
+def test_the_bomb_of_these_tests_goes_off_where_pickles_are_opened(tmp_path):
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "marker")))  # noqa: S301
+    assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_architecture_is_recognised_by_its_tensors(variant):
+    with torch.device("meta"):
+        model = build_sam(variant)
+    assert architecture_of(model.state_dict()) == variant
+
+
+@pytest.mark.parametrize("variant", TINY)
+@pytest.mark.parametrize("wrapper", ["", "model", "state_dict"])
+def test_weights_arrive_unchanged_also_from_inside_a_training_checkpoint(variant, wrapper, tmp_path):
+    model = build_sam(variant)
+    state = model.state_dict()
+    content = {wrapper: state, "optimizer": {"lr": 0.1}, "epoch": 3} if wrapper else state
+    torch.save(content, tmp_path / "weights.pth")
+    loaded, architecture = read_sam(tmp_path / "weights.pth")
+    assert architecture == variant
+    assert not loaded.training
+    assert loaded.state_dict().keys() == state.keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_old_files_safetensors_half_precision_and_parallel_training_are_read(weights, tmp_path):
+    torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(weights, tmp_path / "safe.safetensors")
+    torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, tmp_path / "parallel.pth")
+    for file in ("old.pth", "safe.safetensors", "parallel.pth"):
+        loaded, _ = read_sam(tmp_path / file)
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items()), file
+    torch.save({name: tensor.half() for name, tensor in weights.items()}, tmp_path / "half.pth")
+    half, _ = read_sam(tmp_path / "half.pth")
+    for name, tensor in half.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mapped files")
+def test_weights_are_mapped_from_the_file_and_not_copied(weights, tmp_path):
+    """A copy doubles the memory and the time of opening a large model."""
+    torch.save(weights, tmp_path / "weights.pth")
+    loaded, _ = read_sam(tmp_path / "weights.pth")
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    mapped = [line[0].split("-") for line in maps if line[-1] == str(tmp_path / "weights.pth")]
+    spans = [range(int(first, 16), int(end, 16)) for first, end in mapped]
+    assert all(any(tensor.data_ptr() in span for span in spans) for tensor in loaded.state_dict().values())
+
+
+def truncated(path, weights, chance, marker):
+    torch.save(weights, path)
+    os.truncate(path, chance.randrange(1, path.stat().st_size))
+
+
+def other_head(path, weights, chance, marker):
+    torch.save(weights, path)
+    with path.open("r+b") as file:
+        file.write(chance.randbytes(chance.randrange(30, 4096)))
+
+
+def noise(path, weights, chance, marker):
+    path.write_bytes(chance.randbytes(chance.randrange(0, 5000)))
+
+
+def bare_pickle(path, weights, chance, marker):
+    path.write_bytes(pickle.dumps(Bomb(marker), protocol=chance.randrange(6)))
+
+
+def bomb_among_weights(path, weights, chance, marker):
+    torch.save(
+        {**weights, chance.choice(list(weights)): Bomb(marker)},
+        path,
+        _use_new_zipfile_serialization=chance.random() < 0.5,
+    )
+
+
+def bomb_beside_weights(path, weights, chance, marker):
+    torch.save({"model": weights, "config": Bomb(marker)}, path)
+
+
+def other_model(path, weights, chance, marker):
+    names = [f"layer{i}.{chance.choice(['conv', 'bn', 'fc'])}.weight" for i in range(5)]
+    torch.save({name: torch.randn(chance.randrange(1, 9), 3) for name in names}, path)
+
+
+def missing_tensors(path, weights, chance, marker):
+    gone = chance.sample(list(weights), 3)
+    torch.save({name: tensor for name, tensor in weights.items() if name not in gone}, path)
+
+
+def other_sizes(path, weights, chance, marker):
+    changed = chance.choice([name for name, tensor in weights.items() if tensor.ndim > 1])
+    torch.save({**weights, changed: torch.zeros(7, 7)}, path)
+
+
+def no_weights(path, weights, chance, marker):
+    torch.save(
+        chance.choice([{}, [1, 2], torch.zeros(3), {"model": {}}, {"a": 1}, {3: torch.zeros(1)}]), path
+    )
+
+
+BAD = [
+    truncated,
+    other_head,
+    noise,
+    bare_pickle,
+    bomb_among_weights,
+    bomb_beside_weights,
+    other_model,
+    missing_tensors,
+    other_sizes,
+    no_weights,
+]
+
+
+@pytest.mark.parametrize("number", range(50))
+def test_bad_checkpoints_are_refused_in_one_sentence_and_run_nothing(number, weights, tmp_path):
+    path, marker = tmp_path / "weights.pth", tmp_path / "marker"
+    BAD[number % len(BAD)](path, weights, random.Random(number), marker)
+    with pytest.raises(ModelError) as caught:
+        read_sam(path)
+    sentence = str(caught.value)
+    assert str(path) in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    assert len(sentence) < 250 + len(str(path))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["absent.pth", ""])
+def test_what_is_not_a_file_is_refused(name, tmp_path):
+    with pytest.raises(ModelError, match="There is no file"):
+        read_sam(tmp_path / name)
+
+
+def test_a_damaged_safetensors_file_is_refused(weights, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(weights, path)
+    os.truncate(path, 1000)
+    with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
+        read_sam(path)
+
+
+def test_a_zip_that_is_no_checkpoint_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
+        read_sam(tmp_path / "weights.pth")

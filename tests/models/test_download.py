@@ -1,0 +1,149 @@
+"""A download may stop at any time and goes on; what is not the published file never gets its name."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from itertools import islice
+from socketserver import ThreadingTCPServer
+
+import pytest
+
+from napari_medsam.models import download as module
+from napari_medsam.models.download import DownloadError, download
+from napari_medsam.models.specs import MODELS
+
+CONTENT = bytes(range(256)) * 20_000
+
+
+class Server(ThreadingTCPServer):
+    """Serves `CONTENT` on the loopback device, and can be told to misbehave."""
+
+    ranges = True
+    breaks_after: int | None = None
+    status = 200
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str | None] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        asked = self.headers.get("Range")
+        server.asked.append(asked)
+        first = int(asked[6:-1]) if asked and server.ranges else 0
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        if first >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - first))
+        self.end_headers()
+        self.wfile.write(CONTENT[first : server.breaks_after])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def spec(server):
+    digest = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+    url = f"http://127.0.0.1:{server.server_address[1]}/weights"
+    return replace(MODELS["sam_vit_b"], file="weights.pth", url=url, size_bytes=len(CONTENT), digest=digest)
+
+
+def test_progress_grows_to_the_whole_and_the_file_gets_its_name(spec, tmp_path):
+    steps = list(download(spec, tmp_path / "models"))
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert steps[-1] == (len(CONTENT), len(CONTENT))
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["weights.pth"]
+    assert (tmp_path / "models" / "weights.pth").read_bytes() == CONTENT
+
+
+def test_a_file_that_is_there_is_not_fetched_again(spec, server, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"mine")
+    assert list(download(spec, tmp_path)) == []
+    assert server.asked == []
+
+
+def test_cancelled_and_asked_again_it_fetches_the_rest_only(spec, server, tmp_path):
+    work = download(spec, tmp_path)
+    (done, _), *_ = islice(work, 1)
+    work.close()
+    assert (tmp_path / "weights.pth.part").stat().st_size == done
+    assert not (tmp_path / "weights.pth").exists()
+    steps = list(download(spec, tmp_path))
+    assert server.asked == [None, f"bytes={done}-"]
+    assert steps[-1] == (len(CONTENT), len(CONTENT))
+    assert (tmp_path / "weights.pth").read_bytes() == CONTENT
+
+
+def test_a_broken_connection_is_told_and_the_next_try_goes_on(spec, server, tmp_path):
+    server.breaks_after = 3_000_000
+    with pytest.raises(DownloadError, match="it goes on where it stopped"):
+        list(download(spec, tmp_path))
+    server.breaks_after = None
+    list(download(spec, tmp_path))
+    assert server.asked[1] is not None
+    assert (tmp_path / "weights.pth").read_bytes() == CONTENT
+
+
+def test_a_server_that_cannot_resume_starts_anew(spec, server, tmp_path):
+    (tmp_path / "weights.pth.part").write_bytes(b"first part")
+    server.ranges = False
+    list(download(spec, tmp_path))
+    assert (tmp_path / "weights.pth").read_bytes() == CONTENT
+
+
+def test_a_part_that_was_complete_needs_its_check_only(spec, server, tmp_path):
+    (tmp_path / "weights.pth.part").write_bytes(CONTENT)
+    assert list(download(spec, tmp_path)) == []
+    assert (tmp_path / "weights.pth").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "md5", "xxh128"])
+def test_another_file_than_the_published_one_is_thrown_away(spec, algorithm, tmp_path):
+    with pytest.raises(DownloadError, match=r"is not the file that was published as weights\.pth"):
+        list(download(replace(spec, digest=f"{algorithm}:00"), tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_s_refusal_says_what_to_do_instead(spec, server, tmp_path):
+    server.status = 404
+    with pytest.raises(DownloadError, match=r"the server answered 404.*fetch it from https://github.com"):
+        list(download(spec, tmp_path))
+
+
+def test_without_a_server_the_sentence_is_the_same(spec, tmp_path):
+    with pytest.raises(DownloadError, match=r"ConnectionError.*try again"):
+        list(download(replace(spec, url="http://127.0.0.1:1/weights"), tmp_path))
+
+
+def test_a_full_disk_is_seen_before_it_is_full(spec, monkeypatch, tmp_path):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: _NoRoom)
+    with pytest.raises(DownloadError, match=r"needs 5 MB more .* has 0 MB free"):
+        list(download(spec, tmp_path))
+
+
+class _NoRoom:
+    free = 1000
+
+
+def test_weights_that_only_people_may_fetch_are_described(tmp_path):
+    with pytest.raises(DownloadError, match=r"fetch lite_medsam\.pth from https://drive\.google\.com"):
+        list(download(MODELS["lite_medsam"], tmp_path))

@@ -1,0 +1,120 @@
+"""Models are found by name or path and fed as their authors feed them; nothing is downloaded unasked."""
+
+import pytest
+import torch
+
+from napari_medsam.contracts import CONTRACTS
+from napari_medsam.models.sam import VARIANTS, build_sam
+from napari_medsam.models.zoo import MODELS, ModelError, load_model, models_folder, verify, weights_path
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("NAPARI_MEDSAM_MODELS", str(tmp_path))
+    return tmp_path
+
+
+def save_tiny(path, variant="tiny_vit_b"):
+    torch.manual_seed(0)
+    torch.save(build_sam(variant).state_dict(), path)
+    return path
+
+
+def test_the_table_refers_to_what_there_is():
+    for name, spec in MODELS.items():
+        assert spec.name == name
+        assert spec.family in CONTRACTS
+        assert not spec.architecture or spec.architecture in VARIANTS
+        assert spec.supported_prompts <= {"box", "point", "mask"}
+        assert not spec.url or spec.digest, "what is fetched by a program must be checked"
+        assert not spec.architecture or spec.page.startswith("https://")
+
+
+def test_the_folder_is_the_one_of_the_environment_variable(folder):
+    assert models_folder() == folder
+    assert weights_path("sam_vit_b") == folder / "sam_vit_b_01ec64.pth"
+
+
+def test_the_default_model_needs_no_folder(folder):
+    assert load_model().family == "grey"
+    assert list(folder.iterdir()) == []
+
+
+def test_absent_weights_are_not_downloaded_and_the_sentence_says_how_to_get_them(folder):
+    with pytest.raises(ModelError, match=r"run 'napari-medsam models download sam_vit_b'\.$"):
+        load_model("sam_vit_b")
+    with pytest.raises(ModelError, match=r"fetch lite_medsam\.pth from https://drive"):
+        load_model("lite_medsam")
+    assert list(folder.iterdir()) == []
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(
+        ModelError, match=r"no model 'medsan': use one of default, sam_vit_b, .* your own file"
+    ):
+        load_model("medsan")
+
+
+def test_a_file_under_the_name_of_another_model_is_refused(folder):
+    save_tiny(weights_path("sam_vit_b"))
+    with pytest.raises(ModelError, match="weights of tiny_vit_b instead of vit_b"):
+        load_model("sam_vit_b")
+
+
+@pytest.mark.parametrize(
+    ("variant", "family", "prompts"),
+    [
+        ("tiny_vit_b", "sam", {"box", "point", "mask"}),
+        ("tiny_vit_t", "sam", {"box", "point", "mask"}),
+        ("tiny_lite_medsam", "lite_medsam", {"box"}),
+        ("tiny_sam_med2d", "sam_med2d", {"box", "point", "mask"}),
+    ],
+)
+def test_an_own_file_is_fed_by_its_family_s_recipe(variant, family, prompts, tmp_path):
+    model = load_model(str(save_tiny(tmp_path / "mine.pth", variant)))
+    assert model.family == family
+    assert model.supported_prompts == prompts
+
+
+def test_medsam_s_recipe_can_be_asked_for(tmp_path):
+    model = load_model(f"medsam={save_tiny(tmp_path / 'mine.pth')}")
+    assert model.family == "medsam"
+    assert model.supported_prompts == {"box"}
+
+
+@pytest.mark.parametrize(
+    ("file", "size_bytes", "family"),
+    [
+        ("medsam_vit_b.pth", 0, "medsam"),
+        ("my-MedSAM-liver.pth", 0, "medsam"),
+        ("weights.pth", 375_049_145, "medsam"),
+        ("sam_vit_b_01ec64.pth", 375_042_383, "sam"),
+        ("weights.pth", 0, "sam"),
+    ],
+)
+def test_sam_and_medsam_are_told_apart_by_size_and_name(file, size_bytes, family, monkeypatch, tmp_path):
+    """They are the same net: nothing in the tensors tells which recipe they were trained with."""
+    with (tmp_path / file).open("wb") as sparse:
+        sparse.truncate(size_bytes)
+    with torch.device("meta"):
+        model = build_sam("vit_b")
+    monkeypatch.setattr("napari_medsam.models.zoo.read_sam", lambda path: (model, "vit_b"))
+    assert load_model(str(tmp_path / file)).family == family
+
+
+def test_verifying_reads_every_weight(tmp_path):
+    path = save_tiny(tmp_path / "mine.pth")
+    assert "complete" in verify(str(path))
+    state = torch.load(path, weights_only=True)
+    state["mask_decoder.iou_token.weight"][0, 0] = torch.nan
+    torch.save(state, path)
+    with pytest.raises(ModelError, match=r"damaged \(mask_decoder\.iou_token\.weight\)"):
+        verify(str(path))
+
+
+def test_verifying_compares_with_the_published_digest(folder, monkeypatch):
+    save_tiny(weights_path("medsam_vit_b"))
+    model = build_sam("tiny_vit_b")
+    monkeypatch.setattr("napari_medsam.models.zoo.read_sam", lambda path: (model, "vit_b"))
+    with pytest.raises(ModelError, match=r"is not the file that was published as medsam_vit_b\.pth"):
+        verify("medsam_vit_b")
