@@ -1,0 +1,337 @@
+"""``napari-medsam segment``: from an image and prompts to a label map on the image's grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from napari_medsam.cli.arguments import ArgumentError, build_objects, label_text, parse_axis, parse_range
+from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
+
+if TYPE_CHECKING:
+    from napari_medsam.prompts import ObjectPrompts
+    from napari_medsam.propagation import SliceMask
+    from napari_medsam.session import Session
+    from napari_medsam.volume import Geometry
+
+EXAMPLES = """
+**Examples**
+
+One box on slice 40, carried through the neighbouring slices:
+
+```
+napari-medsam segment ct.nii.gz --box 40,120,80,210,170 -o liver.nii.gz
+```
+
+Two objects: the first box is for label 1, the second for label 2:
+
+```
+napari-medsam segment ct.nii.gz -o organs.nii.gz \\
+    --box 40,120,80,210,170 --label 1=liver \\
+    --box 35,90,200,150,260 --label 2=spleen
+```
+
+Several boxes for one object: all of them say whose they are, by number or name:
+
+```
+napari-medsam segment ct.nii.gz -o organs.nii.gz \\
+    --box liver@40,120,80,210,170 --box liver@55,118,90,200,160 \\
+    --box spleen@35,90,200,150,260
+```
+
+A box, and points in the object (+) and outside it (-):
+
+```
+napari-medsam segment mr.nii.gz -o lesion.nii.gz \\
+    --box 12,60,70,110,130 --point 12,85,100,+ --point 12,70,120,-
+```
+
+A DICOM folder, a box on a sagittal slice, slices 20 to 60, a lung window:
+
+```
+napari-medsam segment dicom/ -o nodule.nii.gz --axis sagittal \\
+    --box 41,10,60,30,90 --range 20:60 --window 1500/-600
+```
+"""
+
+_PROMPTS, _MODEL, _IMAGE = "What to segment", "How", "Which part of the image"
+_OUTPUT_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one object became.
+
+    Attributes
+    ----------
+    label, name
+        Number and name ("" without one).
+    voxels, volume_ml
+        Its size in the label map.
+    slices : tuple of int or None
+        First and last slice it is on, along the axis of its prompts; None when nothing was found.
+    weakest_slice : int
+        Slice with the lowest score: the one to look at first.
+    weakest_score : float
+        The model's own estimate of the IoU there, 0 to 1.
+    """
+
+    label: int
+    name: str
+    voxels: int
+    volume_ml: float
+    slices: tuple[int, int] | None
+    weakest_slice: int
+    weakest_score: float
+
+
+@reported
+def segment(
+    image: Annotated[
+        Path, typer.Argument(help="NIfTI, NRRD, MetaImage or DICOM file, a picture, or a DICOM folder.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Label map to write: .nii.gz, .nii, .nrrd, .mha or .mhd.")
+    ],
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BOX",
+            help="[LABEL@]Z,Y0,X0,Y1,X1 in voxels: a slice, then two corners (inclusive) in array order. "
+            "Repeatable: the k-th box is for label k, unless all boxes say LABEL@, a number or a name.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="POINT",
+            help="[LABEL@]Z,Y,X, then ,+ for a point in the object (the default) or ,- for one outside. "
+            "Repeatable.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBER=NAME",
+            help="Name of a label, such as 1=liver. Repeatable.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS",
+            help="What Z counts along: array axis 0 (the default), 1 or 2, or the one across the axial, "
+            "coronal or sagittal plane. Y and X count along the two other axes in array order.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts as JSON, in place of the four options above.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = None,
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="FIRST:LAST",
+            help="Stay within these slices, inclusive.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = None,
+    no_propagate: Annotated[
+        bool,
+        typer.Option(
+            "--no-propagate",
+            help="Segment the slices that have prompts, and no others.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = False,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Intensities the model sees: soft_tissue, lung, mediastinum, bone, brain, liver, wide, "
+            "WIDTH/LEVEL, LOWER:UPPER, percentile, or auto (soft_tissue for CT, percentile for the rest).",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "auto",
+    model: Annotated[
+        str, typer.Option(help="Name of a model, or a file with weights.", rich_help_panel=_MODEL)
+    ] = "default",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_MODEL)] = "auto",
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UID", help="Which series, in a DICOM folder that holds several.", rich_help_panel=_IMAGE
+        ),
+    ] = None,
+    time_point: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Which time point of a 4D image, from 0.", rich_help_panel=_IMAGE),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Segment objects from boxes and points, and write a label map on the image's grid.
+
+    Where objects meet, voxels go to the lower label (with --prompts: to the first in the file). OUTPUT is
+    written in the end, as a whole, or not at all.
+    """
+    _check_output(output, image)
+    from napari_medsam.models.zoo import load_model
+    from napari_medsam.predictor import SlicePredictor
+    from napari_medsam.session import Session
+    from napari_medsam.volume import read_volume, write_labels
+    from napari_medsam.windowing import guess_modality, parse_window
+
+    started = time.perf_counter()
+    volume = read_volume(image, series=series, time_point=time_point)
+    objects = _objects(volume.geometry, prompts, box or [], point or [], label or [], axis)
+    ranges = [parse_range(slices, volume.geometry.shape[_axis_of(thing)]) for thing in objects]
+    chosen = parse_window(window, volume)
+    session = Session(volume, SlicePredictor(load_model(model), device), window=chosen)
+    found = _run(session, objects, ranges, propagate=not no_propagate)
+    write_labels(session.labels, volume.geometry, output)
+    seconds = time.perf_counter() - started
+
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "shape": volume.geometry.shape,
+                "spacing_mm": volume.geometry.spacing,
+                "modality": guess_modality(volume),
+                "window": asdict(chosen),
+                "notes": volume.notes,
+                "labels": [asdict(each) for each in found],
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    for note in volume.notes:
+        say(note)
+    _print_table(found)
+    say(
+        f"Wrote {output} in {seconds:.1f} s; {guess_modality(volume)} seen through the window "
+        f"{chosen.name} ({chosen.lower:g} to {chosen.upper:g})."
+    )
+
+
+def _check_output(output: Path, image: Path) -> None:
+    """Refuse an output before the work starts, where that can be told."""
+    if not output.name.lower().endswith(_OUTPUT_SUFFIXES):
+        raise ArgumentError(f"--output {output} must end in one of {', '.join(_OUTPUT_SUFFIXES)}.")
+    if not output.absolute().parent.is_dir():
+        raise ArgumentError(f"--output {output} lies in no folder that exists; make it, or give another.")
+    if output.exists() and image.exists() and output.samefile(image):
+        raise ArgumentError(f"--output {output} is the image itself; give the label map another name.")
+
+
+def _objects(
+    geometry: Geometry,
+    prompts: Path | None,
+    boxes: Sequence[str],
+    points: Sequence[str],
+    labels: Sequence[str],
+    axis: str | None,
+) -> list[ObjectPrompts]:
+    """Objects from the command line or from a file, each with prompts on one axis only."""
+    if prompts is None:
+        return build_objects(boxes, points, labels, parse_axis(axis or "0", geometry), geometry)
+    from napari_medsam.prompts import prompts_from_json
+
+    if boxes or points or labels or axis:
+        raise ArgumentError(
+            "--prompts FILE takes the place of --box, --point, --label and --axis: give either of them."
+        )
+    objects = [thing for thing in prompts_from_json(prompts.read_bytes(), geometry) if thing.slices]
+    if not objects:
+        raise ArgumentError(f"--prompts {prompts} holds no prompts: draw some first.")
+    for thing in objects:
+        if len({where.axis for where in thing.slices}) > 1:
+            raise ArgumentError(
+                f"--prompts {prompts} has prompts along several axes for label {thing.label}: an object is "
+                "carried along one axis, so keep those of one."
+            )
+    return objects
+
+
+def _axis_of(thing: ObjectPrompts) -> int:
+    return next(iter(thing.slices)).axis
+
+
+def _run(
+    session: Session, objects: Sequence[ObjectPrompts], ranges: Sequence[tuple[int, int]], *, propagate: bool
+) -> list[Found]:
+    """Segment every object and write it into the session's labels."""
+    scores: dict[int, dict[int, float]] = {}
+    with progress_bar() as bar:
+        for thing, (first, last) in zip(objects, ranges, strict=True):
+            for where, drawn in thing.slices.items():
+                session.add_prompts(thing.label, where, drawn, thing.name)
+            task = bar.add_task(thing.name or f"label {thing.label}", total=last - first + 1)
+            for part in _parts(session, thing, first, last, propagate):
+                session.write(part)
+                bar.advance(task)
+                if not part.stopped:
+                    scores.setdefault(thing.label, {})[part.where.index] = part.score
+            bar.update(task, total=bar.tasks[task].completed)
+    return [_found(session, thing, scores[thing.label]) for thing in objects]
+
+
+def _parts(
+    session: Session, thing: ObjectPrompts, first: int, last: int, propagate: bool
+) -> Iterator[SliceMask]:
+    if propagate:
+        yield from session.propagate(_axis_of(thing), thing.label, first, last)
+        return
+    inside = [where for where in sorted(thing.slices) if first <= where.index <= last]
+    if not inside:
+        raise ArgumentError(
+            f"Label {thing.label} has no prompts on the slices of --range, {first} to {last}."
+        )
+    for where in inside:
+        yield session.segment(where, thing.label)
+
+
+def _found(session: Session, thing: ObjectPrompts, scores: dict[int, float]) -> Found:
+    mask = session.labels == thing.label
+    axis = _axis_of(thing)
+    occupied = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
+    weakest = min(scores, key=lambda index: scores[index])
+    voxels = int(np.count_nonzero(mask))
+    return Found(
+        label=thing.label,
+        name=thing.name,
+        voxels=voxels,
+        volume_ml=voxels * session.volume.geometry.voxel_volume_ml,
+        slices=(int(occupied[0]), int(occupied[-1])) if occupied.size else None,
+        weakest_slice=weakest,
+        weakest_score=scores[weakest],
+    )
+
+
+def _print_table(found: Sequence[Found]) -> None:
+    table = Table("label", "slices")
+    for heading in ("voxels", "mL", "weakest slice", "its score"):
+        table.add_column(heading, justify="right")
+    for each in found:
+        name = label_text(each.label, {each.label: each.name})
+        span = f"{each.slices[0]} to {each.slices[1]}" if each.slices else "nothing found"
+        size = [str(each.voxels), f"{each.volume_ml:.2f}"]
+        table.add_row(name, span, *size, str(each.weakest_slice), f"{each.weakest_score:.2f}")
+    Console().print(table)
