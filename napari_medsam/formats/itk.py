@@ -1,0 +1,194 @@
+"""NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd), read and written by ITK; and ITK without its noise."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf, prod
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_medsam.formats.common import (
+    DEFLATE_RATIO,
+    GZIP_LEVEL,
+    check_size,
+    chosen_volume,
+    colours_to_rgb,
+    printable,
+)
+from napari_medsam.geometry import Geometry, Volume, VolumeError
+
+if TYPE_CHECKING:
+    from SimpleITK import ImageFileReader
+
+__all__ = ["quiet_itk", "read_itk", "write_itk"]
+
+_STDERR = 2
+_STDERR_LOCK = Lock()
+_HEADER_BYTES = 2**16
+_MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
+
+
+def read_itk(path: Path, time_point: int | None = None) -> Volume:
+    """Read an NRRD or MetaImage file.
+
+    Parameters
+    ----------
+    path
+        A .nrrd, .nhdr, .mha or .mhd file.
+    time_point
+        Which volume of a 4D file to read, counted from 0.
+
+    Returns
+    -------
+    Volume
+        Voxels of the file's own type; colours as RGB.
+
+    Raises
+    ------
+    VolumeError, GeometryError
+        When the file is damaged, of an unsupported kind, or 4D and no time point was given.
+    """
+    from SimpleITK import GetArrayFromImage, GetPixelIDValueAsString, ImageFileReader
+
+    notes: list[str] = []
+    nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+    reader = ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
+    with quiet_itk():
+        reader.ReadImageInformation()
+        kind = GetPixelIDValueAsString(reader.GetPixelID())
+    bits = re.search(r"(\d+)-bit (?:un)?(?:signed integer|float)", kind)
+    if bits is None or kind.startswith("complex"):
+        raise VolumeError(
+            f"the voxels are of type '{kind}', expected real numbers or 8-bit RGB; convert the file."
+        )
+    channels = reader.GetNumberOfComponents()
+    check_size(prod(reader.GetSize()) * channels * int(bits[1]) / 8, _held_bytes(path, nrrd))
+    geometry = _geometry(reader)
+    coloured = kind == "vector of 8-bit unsigned integer" and channels in (3, 4)
+    volumes = prod(reader.GetSize()[3:]) * (1 if coloured else channels)
+    index = chosen_volume(volumes, time_point, notes)
+    with quiet_itk():
+        voxels = GetArrayFromImage(reader.Execute()).reshape(-1, *geometry.shape, channels)
+        modality = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
+    if coloured:
+        return Volume(colours_to_rgb(voxels[index], notes), geometry, "RGB", str(path), tuple(notes))
+    moment, channel = divmod(index, channels)
+    array = np.ascontiguousarray(voxels[moment, ..., channel])
+    return Volume(array, geometry, _MODALITIES.get(modality, ""), str(path), tuple(notes))
+
+
+def write_itk(labels: NDArray[np.unsignedinteger], geometry: Geometry, path: Path) -> None:
+    """Write labels as a compressed .nrrd or .mha file.
+
+    Parameters
+    ----------
+    labels : (z, y, x) unsigned integers
+        What to write.
+    geometry
+        The grid of `labels`.
+    path
+        Where to; the suffix chooses the format.
+
+    Raises
+    ------
+    VolumeError
+        When ITK cannot write there.
+    """
+    from SimpleITK import GetImageFromArray, WriteImage
+
+    image = GetImageFromArray(labels)
+    image.SetSpacing(geometry.spacing[::-1])
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    with quiet_itk():
+        WriteImage(image, str(path), useCompression=True, compressionLevel=GZIP_LEVEL)
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep ITK's warnings off the terminal, and turn its errors into a `VolumeError` of one sentence.
+
+    MetaIO and OpenJPEG write to the process's standard error itself, past ITK's own switch, so that is
+    pointed elsewhere meanwhile; by one thread at a time, since two would restore each other's.
+    """
+    from SimpleITK import ProcessObject
+
+    with _STDERR_LOCK, _no_stderr():
+        shown = ProcessObject.GetGlobalWarningDisplay()
+        ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            yield
+        except RuntimeError as error:
+            raise VolumeError(f"ITK fails ({_gist(str(error))}), expected an undamaged file.") from None
+        finally:
+            ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        terminal = os.dup(_STDERR)
+    except (OSError, ValueError):
+        # Without a console (pythonw, some services) there is nothing to keep quiet.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDERR)
+        yield
+    finally:
+        os.dup2(terminal, _STDERR)
+        os.close(terminal)
+        os.close(nowhere)
+
+
+def _gist(message: str) -> str:
+    """Last line of an ITK error that says something, without ITK's prefixes and addresses."""
+    lines = [line.strip() for line in message.splitlines() if line.strip() and "Reason: " not in line]
+    gist = re.sub(r"(?:(?:ITK|sitk::) ?ERROR: )?(?:\w+\(0x[0-9a-f]+\): )?", "", (lines or [""])[-1], count=1)
+    return printable(gist).rstrip(".") or "no reason given"
+
+
+def _held_bytes(path: Path, nrrd: bool) -> float:
+    """Bytes of voxels that the file, or the data file its header names, can hold at most."""
+    with path.open("rb") as stream:
+        lines = stream.read(_HEADER_BYTES).decode("latin-1").splitlines()
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":" if nrrd else "=")
+        fields[name.strip().lower().replace(" ", "")] = value.strip()
+        if not line.strip() or name.strip() == "ElementDataFile":
+            break
+    data_file = fields.get("datafile") if nrrd else fields.get("elementdatafile")
+    if data_file and data_file.upper() != "LOCAL":
+        if "%" in data_file or data_file.upper().startswith("LIST"):
+            return inf
+        path = path.parent / data_file
+        if not path.is_file():
+            raise VolumeError(f"its data file '{path.name}' is missing, expected it in the same folder.")
+    plain = fields.get("encoding") == "raw" if nrrd else fields.get("compresseddata", "").lower() != "true"
+    return path.stat().st_size * (1 if plain else DEFLATE_RATIO)
+
+
+def _geometry(reader: "ImageFileReader") -> Geometry:
+    """Geometry of the file the reader looked at; a 2D image becomes one slice at z = 0, time is left out."""
+    n_axes = reader.GetDimension()
+    if n_axes < 2:
+        raise VolumeError(f"the image has {n_axes} axis, expected 2 to 4.")
+    n_space = min(n_axes, 3)
+    direction = np.reshape(reader.GetDirection(), (n_axes, n_axes))[:n_space, :n_space]
+    affine = np.eye(4)
+    affine[:n_space, :n_space] = direction * reader.GetSpacing()[:n_space]
+    affine[:n_space, 3] = reader.GetOrigin()[:n_space]
+    x, y, z = (*reader.GetSize(), 1)[:3]
+    return Geometry.from_affine((z, y, x), affine)
