@@ -1,0 +1,24 @@
+"""What all tests share: real data where there is some, and how Hypothesis runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real cases, one subfolder each with image.nii.gz, labels.nii.gz and meta.json."""
+    folder = os.environ.get("NAPARI_MEDSAM_TEST_DATA", "")
+    if not folder:
+        pytest.skip("real cases are not shipped; set NAPARI_MEDSAM_TEST_DATA to a folder of them")
+    if not any(Path(folder).glob("*/image.nii.gz")):
+        pytest.fail(
+            f"NAPARI_MEDSAM_TEST_DATA is '{folder}', expected a folder of cases with an image.nii.gz each"
+        )
+    return Path(folder)
