@@ -83,7 +83,7 @@ class Session:
         known = self.objects.get(label)
         if known is None or where not in known.slices:
             raise PromptError(f"Object {label} has no prompts on slice {where.index} of axis {where.axis}.")
-        found = self._predict(where, known.slices[where], None)
+        found = self.predict(where, known.slices[where], None)
         return SliceMask(where, label, found.masks[0], float(found.scores[0]), "prompt")
 
     def propagate(
@@ -135,7 +135,7 @@ class Session:
         ):
             start = self.segment(SliceIndex(axis, key), label)
             yield start
-            yield from propagate(self._predict, start, lowest, highest, rules)
+            yield from propagate(self, start, lowest, highest, self.volume.geometry.spacing, rules)
 
     def write(self, part: SliceMask) -> None:
         """Put a mask into the label map; the object's old pixels on the slice go, other objects are kept."""
@@ -145,13 +145,17 @@ class Session:
         plane[plane == part.label] = 0
         plane[part.mask & (plane == 0)] = part.label
 
-    def _predict(
+    def image(self, where: SliceIndex) -> NDArray[np.float32]:
+        """Return a slice as the model sees it: (H, W) or (H, W, 3), windowed to [0, 1]."""
+        return apply_window(where.take(self.volume.array), self.window)
+
+    def predict(
         self, where: SliceIndex, prompts: SlicePrompts, previous: NDArray[np.bool_] | None
     ) -> Prediction:
-        # Sessions may share a predictor; the volume's identity keeps their slices apart.
+        """Predict on a slice from prompts and, if there is one, the mask of a neighbouring slice."""
         key = (self.volume, self.window, where)
         if key != self.predictor.key:
-            self.predictor.set_slice(apply_window(where.take(self.volume.array), self.window), key)
+            self.predictor.set_slice(self.image(where), key)
         return self.predictor.predict(prompts, previous)
 
     def _range(self, axis: int, first: int | None, last: int | None) -> tuple[int, int]:

@@ -16,17 +16,25 @@ def disc(radius, center=(20, 20)):
 class Stack:
     """Predicts what a stack of masks holds, and keeps what it was asked."""
 
-    def __init__(self, masks, scores=None):
+    def __init__(self, masks, scores=None, images=None):
         self.masks, self.scores = masks, scores or [0.9] * len(masks)
+        self.images = images or [np.full((40, 40), 0.5, np.float32)] * len(masks)
         self.asked = []
 
-    def __call__(self, where, prompts, previous):
+    def image(self, where):
+        return self.images[where.index]
+
+    def predict(self, where, prompts, previous):
         self.asked.append((where, prompts, previous))
         mask = self.masks[where.index]
         return Prediction(mask[None], np.float32([self.scores[where.index]]), np.where(mask, 5.0, -5.0)[None])
 
     def start(self, index):
         return SliceMask(SliceIndex(0, index), 7, self.masks[index], 0.9, "prompt")
+
+
+def carried(stack, start, first, last, spacing=(1.0, 1.0, 1.0), rules=None):
+    return list(propagate(stack, stack.start(start), first, last, spacing, rules))
 
 
 def sphere(n=21, radius=9):
@@ -37,7 +45,7 @@ def sphere(n=21, radius=9):
 
 def test_a_sphere_is_carried_to_both_its_ends():
     stack = Stack(sphere())
-    found = list(propagate(stack, stack.start(10), 0, 20))
+    found = carried(stack, 10, 0, 20, (3.0, 1.0, 1.0))
     kept = {p.where.index: p for p in found if not p.stopped}
     assert sorted(kept) == [z for z in range(2, 19) if z != 10]
     assert all(np.array_equal(kept[z].mask, stack.masks[z]) and kept[z].label == 7 for z in kept)
@@ -46,7 +54,7 @@ def test_a_sphere_is_carried_to_both_its_ends():
 
 def test_each_slice_is_prompted_with_the_mask_before_it_and_its_box():
     stack = Stack(sphere())
-    list(propagate(stack, stack.start(10), 8, 12))
+    carried(stack, 10, 8, 12)
     assert [w.index for w, _, _ in stack.asked] == [11, 12, 9, 8]
     for (_, prompts, previous), before in zip(stack.asked, (10, 11, 10, 9), strict=True):
         assert np.array_equal(previous, stack.masks[before])
@@ -55,7 +63,7 @@ def test_each_slice_is_prompted_with_the_mask_before_it_and_its_box():
 
 def test_the_range_is_never_left():
     stack = Stack([disc(8)] * 20)
-    found = list(propagate(stack, stack.start(5), 3, 9))
+    found = carried(stack, 5, 3, 9)
     assert sorted(p.where.index for p in found) == [3, 4, 6, 7, 8, 9]
     assert not any(p.stopped for p in found)
 
@@ -72,7 +80,7 @@ def test_the_range_is_never_left():
 )
 def test_every_stop_says_why(mask, score, sentence):
     stack = Stack([disc(8), disc(8), mask, disc(8)], [0.9, 0.9, score, 0.9])
-    *_, last = propagate(stack, stack.start(0), 0, 3)
+    *_, last = carried(stack, 0, 0, 3, (12.0, 1.0, 1.0))
     assert last.stopped
     assert last.where.index == 2
     assert not last.mask.any()
@@ -81,12 +89,37 @@ def test_every_stop_says_why(mask, score, sentence):
 
 def test_nothing_is_carried_from_an_empty_mask():
     stack = Stack([np.zeros((40, 40), bool)] * 3)
-    assert list(propagate(stack, stack.start(1), 0, 2)) == []
+    assert carried(stack, 1, 0, 2) == []
 
 
 def test_rules_can_be_set():
     stack = Stack([disc(8)] * 3, [0.9, 0.1, 0.9])
-    assert len(list(propagate(stack, stack.start(0), 0, 2, StopRules(min_score=0.05)))) == 2
+    assert len(carried(stack, 0, 0, 2, rules=StopRules(min_score=0.05))) == 2
+
+
+def test_an_outline_moves_no_further_between_slices_than_an_object_can():
+    stack = Stack([disc(4), disc(19)])
+    (part,) = carried(stack, 0, 0, 1, (1.0, 1.0, 0.5), StopRules(max_change=99))
+    y, x = np.nonzero(part.mask)
+    # 1.5 mm for each mm between slices: two pixels of 1 mm, three of 0.5 mm.
+    assert (y.min(), y.max()) == (14, 26)
+    assert (x.min(), x.max()) == (13, 27)
+
+
+def test_far_from_the_prompt_more_certainty_is_asked_for():
+    stack = Stack([disc(5)] * 30, [0.55] * 30)
+    found = carried(stack, 0, 0, 29)
+    assert found[-1].stopped
+    # 0.4 up to one radius (5 mm) away, 0.1 more at each further radius: 0.55 no longer does beyond 2.5 radii.
+    assert found[-1].where.index == 13
+    assert "asked for so far away" in found[-1].reason
+
+
+def test_another_brightness_ends_the_object():
+    images = [np.full((40, 40), v, np.float32) for v in (0.5, 0.52, 0.7)]
+    found = carried(Stack([disc(8)] * 3, images=images), 0, 0, 2)
+    assert [p.stopped for p in found] == [False, True]
+    assert "brightness moved by 5.0 standard deviations" in found[-1].reason
 
 
 def test_the_carried_box_leaves_room_on_every_side():

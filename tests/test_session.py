@@ -38,7 +38,7 @@ class BoxFiller:
 
 @pytest.fixture
 def session():
-    voxels = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    voxels = np.random.default_rng(0).uniform(0, 100, SHAPE).astype(np.float32)
     voxels.flags.writeable = False
     volume = Volume(voxels, Geometry(SHAPE, (3.0, 1.0, 1.0), (0.0, 0.0, 0.0), IDENTITY), "MR", "", ())
     return Session(volume, BoxFiller(), window=Window(0.0, float(voxels.max()), "all"))
