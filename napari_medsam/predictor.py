@@ -2,28 +2,36 @@
 
 This is where (y, x) turns into the models' (x, y) and arrays into tensors. `set_slice` is slow once,
 `predict` fast many times, as in SAM's own predictor (https://github.com/facebookresearch/segment-anything,
-Apache-2.0).
+Apache-2.0). What each family wants to be fed is `napari_medsam.contracts`' business.
 """
 
-from collections.abc import Hashable
+import hashlib
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_medsam.contracts import CERTAIN_LOGIT, CONTRACTS, Frame
+from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models import PromptableModel
+from napari_medsam.models.sam import Sam
 from napari_medsam.prompts import FOREGROUND, PromptError, SlicePrompts
 
-# ITU-R BT.601 luma: how bright a colour looks.
-LUMA = (0.299, 0.587, 0.114)
-CERTAIN_LOGIT = 8.0
+Result = TypeVar("Result")
 
 
 class PredictorError(ValueError):
     """A slice or a request that cannot be predicted; the message is one sentence for the user."""
+
+
+class PredictorWarning(UserWarning):
+    """Something works less well than it could; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +53,19 @@ class Prediction:
     logits: NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """One object's prompts, checked, and its earlier mask as logits."""
+
+    prompts: SlicePrompts
+    known: NDArray[np.float32] | None
+
+    @property
+    def kind(self) -> tuple[bool, int, bool]:
+        """Requests of one kind are decoded together, without padding that would change their masks."""
+        return self.prompts.box is not None, len(self.prompts.points), self.known is not None
+
+
 class SlicePredictor:
     """Predicts masks on one slice at a time.
 
@@ -54,19 +75,32 @@ class SlicePredictor:
         Any `PromptableModel`.
     device
         ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the fastest that is there.
+    cache
+        Where embeddings of slices are kept, for models of the SAM family. They are kept, and used from the
+        first time on, in half precision.
 
     Raises
     ------
     PredictorError
-        When the device is not there.
+        When the device is not there, or nothing is known of how to feed the model's family.
     """
 
-    def __init__(self, model: PromptableModel, device: str = "cpu") -> None:
+    def __init__(
+        self, model: PromptableModel, device: str = "cpu", cache: EmbeddingCache | None = None
+    ) -> None:
+        family = getattr(model, "family", "grey")
+        if family not in CONTRACTS:
+            raise PredictorError(
+                f"Nothing is known of how to feed models of the family {family!r}: "
+                f"use one of {', '.join(CONTRACTS)}."
+            )
         self.device = choose_device(device)
         self.model = model.to(self.device) if isinstance(model, torch.nn.Module) else model
+        self._contract = CONTRACTS[family]
+        self._cache = cache
         self._embedding: Any = None
         self._key: Hashable | None = None
-        self._shape: tuple[int, int] = (0, 0)
+        self._frame = Frame((0, 0), (0, 0), 0)
 
     @property
     def supported_prompts(self) -> frozenset[str]:
@@ -95,11 +129,34 @@ class SlicePredictor:
         """
         if key is not None and key == self._key:
             return
-        grey = _grey(image)
-        tensor = torch.from_numpy(grey)[None, None].to(self.device)
-        with torch.inference_mode():
-            self._embedding = self.model.encode_image(tensor)
-        self._key, self._shape = key, (grey.shape[0], grey.shape[1])
+        values = _checked_slice(image)
+        self._embedding = self._encoded(values)
+        self._frame = self._contract.frame((values.shape[0], values.shape[1]), self.model.image_size)
+        self._key = key
+
+    def encode_ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
+        """Fill the cache with slices that will be wanted soon; the slice that is set stays.
+
+        Parameters
+        ----------
+        images : iterable of numpy.ndarray
+            As for `set_slice`, the most wanted first; each is taken only when its turn has come.
+
+        Yields
+        ------
+        int
+            How many are done. To stop, stop asking.
+
+        Raises
+        ------
+        PredictorError
+            When an image is not fit for `set_slice`.
+        """
+        if self._cache is None or not isinstance(self.model, Sam):
+            return
+        for done, image in enumerate(images, start=1):
+            self._encoded(_checked_slice(image))
+            yield done
 
     def predict(
         self, prompts: SlicePrompts, mask_input: NDArray | None = None, multimask_output: bool = False
@@ -111,71 +168,203 @@ class SlicePredictor:
         prompts
             Box and points in pixels of the slice.
         mask_input : numpy.ndarray, optional
-            (H, W): an earlier mask (bool), or its logits (float), to start from.
+            (H, W): an earlier mask (bool), or its logits (float), to start from. Models that were not trained
+            with masks go by the other prompts alone.
         multimask_output
             Return the model's three candidates instead of its best mask.
 
         Returns
         -------
         Prediction
-            With one candidate, or three.
 
         Raises
         ------
         PredictorError
-            When no slice was set, or the model does not take such prompts.
+            When no slice was set, or the mask has another shape.
         PromptError
-            When the prompts do not say where an object is on this slice.
+            When nothing says where the object is.
+
+        Warns
+        -----
+        PredictorWarning
+            When the model was not trained with a prompt that is given; names models that were.
+        """
+        return self.predict_many([prompts], [mask_input], multimask_output)[0]
+
+    def predict_many(
+        self,
+        prompts: Sequence[SlicePrompts],
+        mask_inputs: Sequence[NDArray | None] | None = None,
+        multimask_output: bool = False,
+    ) -> list[Prediction]:
+        """Segment several objects on the slice that was set, in as few passes as possible.
+
+        Parameters
+        ----------
+        prompts
+            One for each object.
+        mask_inputs
+            One for each object, or none at all; see `predict`.
+        multimask_output
+            See `predict`.
+
+        Returns
+        -------
+        list of Prediction
+            In the order of the prompts; each is what `predict` returns.
+
+        Raises
+        ------
+        PredictorError, PromptError
+            As `predict`; then nothing is predicted.
         """
         if self._embedding is None:
-            raise PredictorError("No slice is set: call set_slice before predict.")
-        known = None if mask_input is None else self._mask_logits(mask_input)
-        kept = self._checked(prompts, known is not None)
-        boxes = points = labels = None
-        if kept.box is not None:
-            y0, x0, y1, x1 = kept.box
-            boxes = torch.tensor([[x0, y0, x1, y1]], dtype=torch.float32, device=self.device)
-        if kept.points:
-            points = torch.tensor([[(x, y) for y, x in kept.points]], dtype=torch.float32, device=self.device)
-            labels = torch.tensor([kept.labels], dtype=torch.int64, device=self.device)
-        with torch.inference_mode():
-            logits, scores = self.model.decode(
-                self._embedding, points, labels, boxes, known, multimask_output
-            )
-            if boxes is not None and known is None:
-                logits = _never_empty(logits)
-        order = torch.argsort(scores[0], descending=True)
-        found = logits[0][order].cpu().numpy()
-        return Prediction(found > 0, scores[0][order].cpu().numpy(), found)
+            raise PredictorError("No slice was set: call set_slice first.")
+        earlier = [None] * len(prompts) if mask_inputs is None else mask_inputs
+        requests = [self._checked(p, m) for p, m in zip(prompts, earlier, strict=True)]
+        groups: dict[tuple[bool, int, bool], list[int]] = {}
+        for i, request in enumerate(requests):
+            groups.setdefault(request.kind, []).append(i)
+        found: dict[int, Prediction] = {}
+        for members in groups.values():
+            masks = self._decoded([requests[i] for i in members], multimask_output)
+            found |= zip(members, masks, strict=True)
+        return [found[i] for i in range(len(requests))]
 
-    def _checked(self, prompts: SlicePrompts, has_mask: bool) -> SlicePrompts:
-        given = {
-            "box": prompts.box is not None,
-            "point": bool(prompts.points),
-            "mask": has_mask,
-        }
-        missing = [name for name, used in given.items() if used and name not in self.supported_prompts]
-        if missing:
-            raise PredictorError(
-                f"This model was not trained with {missing[0]} prompts, only with "
-                f"{', '.join(sorted(self.supported_prompts))}: use those, or another model."
+    def _encoded(self, image: NDArray[np.float32]) -> Any:
+        if self._cache is None or not isinstance(self.model, Sam):
+            return self._fitting(lambda: self._encode(image))
+        address = hashlib.sha256(self._fingerprint)
+        address.update(repr(image.shape).encode())
+        address.update(image.data)
+        kept = self._cache.get(address.hexdigest())
+        if kept is None:
+            fresh = self._fitting(lambda: self._encode(image)).image_embeddings
+            kept = self._cache.put(address.hexdigest(), fresh.cpu().numpy())
+        return self.model.embedding(torch.from_numpy(kept.astype(np.float32)).to(self.device))
+
+    def _encode(self, image: NDArray[np.float32]) -> Any:
+        tensor, _ = self._contract.tensor(image, self.model.image_size)
+        with torch.inference_mode():
+            return self.model.encode_image(tensor.to(self.device))
+
+    @cached_property
+    def _fingerprint(self) -> bytes:
+        """Digest of what an embedding depends on beside the slice."""
+        assert isinstance(self.model, Sam)
+        digest = hashlib.sha256(self.model.family.encode())
+        for name, tensor in self.model.image_encoder.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.digest()
+
+    def _decoded(self, requests: list[_Request], multimask_output: bool) -> list[Prediction]:
+        """Masks of requests of one kind; in halves where the device has no room for all at once."""
+        try:
+            return self._decode(requests, multimask_output)
+        except torch.OutOfMemoryError:
+            if len(requests) == 1:
+                return self._fitting(lambda: self._decode(requests, multimask_output))
+        half = len(requests) // 2
+        return [
+            m for part in (requests[:half], requests[half:]) for m in self._decoded(part, multimask_output)
+        ]
+
+    def _decode(self, requests: list[_Request], multimask_output: bool) -> list[Prediction]:
+        boxed, count, masked = requests[0].kind
+        alone = count == 1 and not boxed and not masked
+        best = self._contract.always_candidates or (alone and self._contract.candidates_for_one_point)
+        boxes, points, labels, known = self._tensors(requests)
+        with torch.inference_mode():
+            masks, scores = self.model.decode(
+                self._embedding, points, labels, boxes, known, multimask_output or best
             )
-        kept = prompts.clipped(self._shape)
-        if kept.box is None and FOREGROUND not in kept.labels and not has_mask:
-            h, w = self._shape
+            found = []
+            for i in range(len(requests)):
+                order = torch.argsort(scores[i], descending=True)
+                order = order if multimask_output else order[:1]
+                logits = self._contract.logits(masks[i : i + 1, order], self._frame, boxed and not masked)
+                values = logits[0].cpu().numpy()
+                found.append(Prediction(values > 0, scores[i][order].cpu().numpy(), values))
+        return found
+
+    def _tensors(self, requests: list[_Request]) -> tuple[Tensor | None, ...]:
+        """Boxes, points, their labels and earlier masks, as the model wants them."""
+        boxed, count, masked = requests[0].kind
+        scale = np.asarray(self._frame.scale)
+
+        def placed(coordinates: list[Any]) -> Tensor:
+            # (y, x) pairs of the slice to (x, y) pairs of the model's square.
+            pairs = np.asarray(coordinates, np.float64).reshape(len(requests), -1, 2)[..., ::-1]
+            return torch.from_numpy((pairs * scale).astype(np.float32)).to(self.device)
+
+        boxes = placed([r.prompts.box for r in requests]).flatten(1) if boxed else None
+        points = placed([r.prompts.points for r in requests]) if count else None
+        labels = (
+            torch.tensor([r.prompts.labels for r in requests], dtype=torch.int64, device=self.device)
+            if count
+            else None
+        )
+        if not masked:
+            return boxes, points, labels, None
+        earlier = torch.from_numpy(np.stack([r.known for r in requests if r.known is not None]))[:, None]
+        side = self.model.prompt_encoder.mask_input_size if isinstance(self.model, Sam) else 0
+        return boxes, points, labels, self._contract.earlier_mask(earlier.to(self.device), self._frame, side)
+
+    def _fitting(self, work: Callable[[], Result]) -> Result:
+        """Do it on the CPU, from now on, where the device has no room for it."""
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            if self.device.type == "cpu" or not isinstance(self.model, torch.nn.Module):
+                raise
+        warnings.warn(
+            f"The device {self.device} has too little free memory: going on, slower, on the CPU.",
+            PredictorWarning,
+            stacklevel=2,
+        )
+        self.device = torch.device("cpu")
+        self.model = self.model.to(self.device)
+        if isinstance(self.model, Sam) and self._embedding is not None:
+            self._embedding = self.model.embedding(self._embedding.image_embeddings.cpu())
+        return work()
+
+    def _checked(self, prompts: SlicePrompts, mask_input: NDArray | None) -> _Request:
+        kept = prompts.clipped(self._frame.shape)
+        known = None if mask_input is None else self._mask_logits(mask_input)
+        if kept.box is None and FOREGROUND not in kept.labels and known is None:
+            h, w = self._frame.shape
             raise PromptError(
                 "Nothing says where the object is: give a box or a foreground point that lies on the slice "
                 f"of {h} x {w} pixels."
             )
-        return kept
+        if "mask" not in self.supported_prompts and not kept.is_empty:
+            known = None
+        given = {"box": kept.box is not None, "point": bool(kept.points), "mask": known is not None}
+        for kind in ("box", "point", "mask"):
+            if given[kind] and kind not in self.supported_prompts:
+                self._warn_of(kind)
+        return _Request(kept, known)
 
-    def _mask_logits(self, mask: NDArray) -> Tensor:
-        if mask.shape != self._shape:
+    def _warn_of(self, kind: str) -> None:
+        from napari_medsam.models.zoo import MODELS
+
+        others = ", ".join(name for name, spec in MODELS.items() if kind in spec.supported_prompts)
+        trained = " and ".join(sorted(self.supported_prompts))
+        warnings.warn(
+            f"This model was trained with {trained} prompts only, so a {kind} may give a poor mask; "
+            f"models that take {kind} prompts: {others}.",
+            PredictorWarning,
+            stacklevel=5,
+        )
+
+    def _mask_logits(self, mask: NDArray) -> NDArray[np.float32]:
+        if mask.shape != self._frame.shape:
             raise PredictorError(
-                f"An earlier mask must have the slice's shape {self._shape}, not {mask.shape}."
+                f"An earlier mask must have the slice's shape {self._frame.shape}, not {mask.shape}."
             )
         known = np.where(mask, CERTAIN_LOGIT, -CERTAIN_LOGIT) if mask.dtype == np.bool_ else mask
-        return torch.from_numpy(np.asarray(known, np.float32))[None, None].to(self.device)
+        return np.asarray(known, np.float32)
 
 
 def choose_device(name: str) -> torch.device:
@@ -195,21 +384,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _grey(image: NDArray) -> NDArray[np.float32]:
+def _checked_slice(image: NDArray) -> NDArray[np.float32]:
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
         raise PredictorError(
             f"A slice must be (H, W) or (H, W, 3) with at least one pixel, not {image.shape}."
         )
-    values = np.asarray(image, np.float32)
-    if values.ndim == 3:
-        values = values @ np.asarray(LUMA, np.float32)
+    values = np.ascontiguousarray(image, np.float32)
     if not np.isfinite(values).all():
         raise PredictorError("A slice must hold finite values: apply a window to it first.")
-    return np.ascontiguousarray(values)
-
-
-def _never_empty(logits: Tensor) -> Tensor:
-    """Lower the threshold of masks that came out empty: somebody drew a box around something."""
-    peak = logits.amax((2, 3), keepdim=True)
-    half = torch.logit(torch.sigmoid(peak) / 2, eps=1e-6)
-    return torch.where(peak > 0, logits, logits - half)
+    return values

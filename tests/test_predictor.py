@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medsam.predictor import CERTAIN_LOGIT, PredictorError, SlicePredictor, choose_device
+from napari_medsam.predictor import (
+    CERTAIN_LOGIT,
+    PredictorError,
+    PredictorWarning,
+    SlicePredictor,
+    choose_device,
+)
 from napari_medsam.prompts import PromptError, SlicePrompts
 
 IMAGE = np.linspace(0, 1, 20 * 30, dtype=np.float32).reshape(20, 30)
@@ -14,6 +20,7 @@ class Recorder:
     """A model that keeps what it was given and returns three constant masks."""
 
     image_size = 32
+    family = "grey"
 
     def __init__(self, *prompts, logits=(-1.0, 2.0, 1.0), scores=(0.2, 0.5, 0.9)):
         self.supported_prompts = frozenset(prompts or ("box", "point", "mask"))
@@ -105,11 +112,29 @@ def test_prompts_that_point_nowhere_are_refused(predictor, prompts, sentence):
         predictor.predict(prompts)
 
 
-def test_prompts_that_the_model_never_learned_are_refused():
+def test_prompts_that_the_model_never_learned_are_answered_with_a_warning_that_names_better_models():
     predictor = SlicePredictor(Recorder("box"))
     predictor.set_slice(IMAGE)
-    with pytest.raises(PredictorError, match=r"point prompts, only with box"):
-        predictor.predict(SlicePrompts(None, ((3, 3),), (1,)))
+    with pytest.warns(
+        PredictorWarning, match=r"trained with box prompts only.* take point prompts: default, sam"
+    ):
+        found = predictor.predict(SlicePrompts(None, ((3, 3),), (1,)))
+    assert found.masks.shape == (1, 20, 30)
+
+
+def test_a_model_that_never_learned_masks_goes_by_the_carried_box_alone():
+    predictor = SlicePredictor(Recorder("box"))
+    predictor.set_slice(IMAGE)
+    predictor.predict(SlicePrompts((2, 3, 10, 20)), np.ones((20, 30), bool))
+    assert predictor.model.given["mask"] is None
+    assert predictor.model.given["boxes"] is not None
+
+
+def test_a_model_of_an_unknown_family_is_refused():
+    model = Recorder()
+    model.family = "yolo"
+    with pytest.raises(PredictorError, match=r"family 'yolo': use one of grey, sam, medsam"):
+        SlicePredictor(model)
 
 
 @pytest.mark.parametrize("image", [np.zeros((3, 4, 5, 6)), np.zeros((0, 4)), np.zeros((4, 4, 4))])
