@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import napari
 from napari.layers import Layer
@@ -11,35 +12,34 @@ from napari.layers import Layer
 from napari_medsam.volume import read_labels, read_volume
 from napari_medsam.widgets.contrib import image_layer, layer_metadata
 
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
 
-def show(image: str | Path, labels: str | Path) -> napari.Viewer:
-    """Open an image and the label map on its grid in a new viewer.
+
+def add_case(viewer: ViewerModel, image: str | Path, labels: str | Path) -> None:
+    """Add an image and the label map on its grid to a viewer, and go to the middle slice.
 
     Parameters
     ----------
+    viewer : ViewerModel
+        A napari viewer, with or without a window.
     image, labels : path
         Files that `read_volume` and `read_labels` take.
-
-    Returns
-    -------
-    napari.Viewer
-        With one image and one labels layer.
 
     Raises
     ------
     VolumeError, GeometryError
-        When one of them cannot be read.
+        When one of them cannot be read; nothing is added then.
     """
     volume, found = read_volume(image), read_labels(labels)
     placement = {"scale": found.geometry.spacing, "units": ("mm",) * 3, "metadata": layer_metadata(found)}
-    viewer = napari.Viewer()
     viewer.add_layer(Layer.create(*image_layer(volume, Path(image).name)))
+    # A copy, for volumes are read-only and a label map is there to be painted on.
     viewer.add_layer(Layer.create(found.array.copy(), {**placement, "name": Path(labels).name}, "labels"))
-    middle = found.geometry.shape[0] // 2
-    viewer.dims.set_current_step(0, middle)
-    return viewer
+    viewer.dims.set_current_step(0, found.geometry.shape[0] // 2)
 
 
 if __name__ == "__main__":
-    show(*sys.argv[1:3])
+    window = napari.Viewer()
+    add_case(window, *sys.argv[1:3])
     napari.run()
