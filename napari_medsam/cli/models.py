@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from napari_medsam.cli.console import AsJson, Debug, print_json, reported, say
 
@@ -34,7 +34,7 @@ def list_models(as_json: AsJson = False, debug: Debug = False) -> None:
     if as_json:
         print_json([_described(spec, here[name]) for name, spec in MODELS.items()])
         return
-    table = Table("model", "here", "MB", "prompts", "licence", "trained on")
+    table = Table(Column("model", no_wrap=True), "here", "MB", "prompts", "licence", "trained on")
     for name, spec in MODELS.items():
         size = f"{spec.size_bytes / 1e6:.0f}" if spec.size_bytes else ""
         prompts = ", ".join(sorted(spec.supported_prompts))
