@@ -2,13 +2,17 @@
 
 import ast
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK
 
 import napari_medsam
+from napari_medsam.phantom import ct_torso
 
 HEAVY = {"SimpleITK", "napari", "scipy", "skimage", "torch"}
 
@@ -63,3 +67,15 @@ def test_unknown_name_is_an_attribute_error():
 def test_version_is_the_installed_one():
     """A bug report with the wrong version sends everyone looking in the wrong place."""
     assert importlib.metadata.version("napari-medsam") == napari_medsam.__version__
+
+
+def test_first_page_of_the_documentation_runs(tmp_path, monkeypatch):
+    """What a new user copies first has to work as it stands there."""
+    page = (Path(__file__).parent.parent / "docs" / "index.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(ct_torso().volume.array), "scan.nii.gz")
+    exec(compile(example, "docs/index.md", "exec"), {})
+    found = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage("liver.nii.gz"))
+    assert found.shape == ct_torso().labels.shape
+    assert np.array_equal(np.unique(found), [0, 1])
