@@ -26,7 +26,8 @@ SHEAR_TOLERANCE = 2e-3
 "degrees)."""
 
 SPACING_RANGE_MM = (1e-6, 1e6)
-"""Spacing outside of this is a damaged header, not an image."""
+MAX_ORIGIN_MM = 1e9
+"""Spacing or an origin outside of these is a damaged header, not an image."""
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -79,6 +80,11 @@ class Geometry:
                 f"spacing is {_text(spacing)} mm, expected three positive numbers of {low:g} to {high:g} (z, "
                 "y, x)."
             )
+        origin = _numbers(self.origin, "origin", 3)
+        if any(abs(place) > MAX_ORIGIN_MM for place in origin):
+            raise GeometryError(
+                f"origin is {_text(origin)} mm, expected at most {MAX_ORIGIN_MM:g} either way."
+            )
         direction = _numbers(self.direction, "direction", 9)
         skew = _skew(np.reshape(direction, (3, 3)))
         if skew > ORTHONORMAL_TOLERANCE:
@@ -88,7 +94,7 @@ class Geometry:
             )
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
         object.__setattr__(self, "spacing", spacing)
-        object.__setattr__(self, "origin", _numbers(self.origin, "origin", 3))
+        object.__setattr__(self, "origin", origin)
         object.__setattr__(self, "direction", direction)
 
     @classmethod
@@ -130,11 +136,10 @@ class Geometry:
         """Volume of one voxel in mL."""
         return float(np.prod(self.spacing)) / 1000.0
 
-    @property
-    def corners_mm(self) -> NDArray[np.float64]:
-        """(8, 3) centres of the corner voxels in LPS mm."""
-        index = product(*((0, n - 1) for n in self.shape[::-1]))
-        return np.array([(*i, 1) for i in index]) @ self.affine[:3].T
+    def distance_mm(self, affine: NDArray[np.float64]) -> float:
+        """Largest distance in mm between the places this grid and another affine give to the same voxel."""
+        index = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in self.shape[::-1]))])
+        return float(np.linalg.norm(index @ (self.affine - affine)[:3].T, axis=1).max())
 
     def anatomical_axis(self, plane: str) -> int:
         """Array axis along which slices of an anatomical plane are stacked.
@@ -177,7 +182,7 @@ class Geometry:
         """
         if self.shape != other.shape:
             return f"The shapes (z, y, x) differ: {self.shape} against {other.shape}."
-        apart_mm = float(np.linalg.norm(self.corners_mm - other.corners_mm, axis=1).max())
+        apart_mm = self.distance_mm(other.affine)
         if apart_mm <= TOLERANCE_MM:
             return ""
         return (

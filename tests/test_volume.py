@@ -97,6 +97,7 @@ def assert_one_sentence(error: BaseException) -> None:
         ({"spacing": (1, np.nan, 1)}, "finite"),
         ({"spacing": "abc"}, "expected 3 numbers"),
         ({"origin": (0, 0, np.inf)}, "finite"),
+        ({"origin": (0, 0, 1e38)}, "at most 1e\\+09"),
         ({"direction": (1, 0, 0, 0, 1, 0, 0, 0)}, "expected 9"),
         ({"direction": (1, 0.3, 0, 0, 1, 0, 0, 0, 1)}, "not orthonormal"),
         ({"direction": (2, 0, 0, 0, 1, 0, 0, 0, 1)}, "not orthonormal"),
@@ -162,6 +163,20 @@ def test_a_rounded_rotation_is_straightened_and_a_shear_is_not():
     affine[0, 1] += 0.05
     with pytest.raises(GeometryError, match="resample"):
         Geometry.from_affine(SHAPE, affine)
+
+
+def test_straightening_that_moves_voxels_is_told(tmp_path):
+    """A slight shear is taken for rounding: 0.2 mm at the far end. Where there is a qform, it counts."""
+    exact, rounded = np.eye(4), np.eye(4)
+    exact[:3, :3] = TILTS["oblique"]
+    rounded[:3, :3] = TILTS["oblique"] @ [[1, 0.0015, 0], [0, 1, 0], [0, 0, 1]]
+    array = voxels(shape=(2, 300, 300))
+    alone = read_volume(save_nifti(tmp_path / "alone.nii", array, None, (1, rounded)))
+    assert "straightened" in alone.notes[0]
+    assert apart_mm(RAS_TO_LPS @ alone.geometry.affine, exact, array.shape) < 0.5
+    path = save_nifti(tmp_path / "both.nii", array, (1, exact), (1, rounded))
+    both = read_volume(path)
+    assert apart_mm(both.geometry.affine, itk_affine(sitk.ReadImage(str(path))), array.shape) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -631,6 +646,7 @@ def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_at_once(tmp_
         ([(344, b"abcd")], "not NIfTI"),
         ([(0, b"\0\0\0\0")], "not NIfTI"),
         ([(252, struct.pack("<h", 1)), (256, struct.pack("<3f", 3, 0, 0))], "quaternion"),
+        ([(254, struct.pack("<h", 1)), (280, b"\0\0\xa0\x7f")], "finite numbers"),
     ],
 )
 def test_a_header_that_makes_no_sense_is_told(tmp_path, changes, said):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.formats.common import chosen_volume, colours_to_rgb
+from napari_medsam.formats.common import chosen_volume, colours_to_rgb, placed
 from napari_medsam.formats.dicom_header import DicomFile, Slice, looks_like_dicom, read_dicom_header
 from napari_medsam.formats.itk import quiet_itk
 from napari_medsam.geometry import SHEAR_TOLERANCE, Geometry, Volume, VolumeError
@@ -302,7 +302,7 @@ def _geometry(
     affine = np.eye(4)
     affine[:3, :3] = axes * (between_columns, between_rows, spacing)
     affine[:3, 3] = origin
-    return Geometry.from_affine((len(slices), *slices[0].size), affine)
+    return placed((len(slices), *slices[0].size), affine, notes)
 
 
 def _pixels(slices: list[Slice], notes: list[str]) -> NDArray:

@@ -37,6 +37,8 @@ __all__ = ["read_nifti", "write_nifti"]
 _READ_PAST_END = 2**20
 
 
+# Signalling NaNs of a damaged header are dealt with as values; numpy need not warn of them too.
+@np.errstate(over="ignore", invalid="ignore")
 def read_nifti(path: Path, time_point: int | None = None) -> Volume:
     """Read a NIfTI-1 or NIfTI-2 file.
 
@@ -134,7 +136,6 @@ def _scaled(voxels: NDArray, header: np.void) -> NDArray:
             f"the header's scl_inter is {inter}, expected a finite number beside scl_slope {slope:g}."
         )
     scaled = np.empty(voxels.shape, np.float64 if voxels.dtype.itemsize >= 4 else np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for source, target in zip(voxels, scaled, strict=True):
-            target[...] = source.astype(np.float64) * slope + inter
+    for source, target in zip(voxels, scaled, strict=True):
+        target[...] = source.astype(np.float64) * slope + inter
     return scaled

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_medsam.formats.common import WORTH_A_NOTE_MM, placed
 from napari_medsam.geometry import TOLERANCE_MM, Geometry, GeometryError, VolumeError
 
 __all__ = ["Layout", "build_header", "geometry_of", "layout_of", "read_header"]
@@ -71,8 +72,6 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _SAME_FORM = 1e-4
 """A qform and an sform whose elements in mm differ by no more than this say the same."""
-
-_WORTH_A_NOTE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def geometry_of(header: np.void, shape: tuple[int, int, int], notes: list[str]) 
 
     Which of the header's two orientations counts is ITK's choice, so that a scan lies here where it lies in
     3D Slicer and ITK-SNAP: the sform when it is a scanner's (code 1), when the two agree or when there is no
-    qform; else the qform. One that cannot be used (sheared, zero spacing) gives way to the other.
+    qform; else the qform. One that is sheared or has no positive spacing gives way to the other.
 
     Parameters
     ----------
@@ -194,13 +193,15 @@ def geometry_of(header: np.void, shape: tuple[int, int, int], notes: list[str]) 
     GeometryError
         When no usable orientation and spacing is there.
     """
+    affines: dict[str, NDArray[np.float64]] = {}
     forms: dict[str, Geometry] = {}
     problem: GeometryError | None = None
     for name, affine in (("sform", _sform), ("qform", _qform)):
         if header[f"{name}_code"] <= 0:
             continue
         try:
-            forms[name] = Geometry.from_affine(shape, _RAS_TO_LPS @ affine(header, shape))
+            affines[name] = _RAS_TO_LPS @ affine(header, shape)
+            forms[name] = Geometry.from_affine(shape, affines[name])
         except GeometryError as error:
             problem = error
     if not forms and problem is not None:
@@ -214,18 +215,18 @@ def geometry_of(header: np.void, shape: tuple[int, int, int], notes: list[str]) 
         used = next(iter(forms))
         if problem is not None:
             notes.append(
-                f"Only the {used} of the header could be used, the other orientation is invalid ({problem})"
+                f"Only the header's {used} could be used, its other orientation is invalid: {problem}"
             )
-        return forms[used]
-    same = np.abs(forms["sform"].affine - forms["qform"].affine).max() <= _SAME_FORM
-    used = "sform" if same or header["sform_code"] == 1 else "qform"
-    apart_mm = np.linalg.norm(forms["sform"].corners_mm - forms["qform"].corners_mm, axis=1).max()
-    if apart_mm > _WORTH_A_NOTE_MM:
+        return placed(shape, affines[used], notes)
+    same = np.abs(affines["sform"] - affines["qform"]).max() <= _SAME_FORM
+    straight = forms["sform"].distance_mm(affines["sform"]) <= TOLERANCE_MM
+    used = "sform" if straight and (same or header["sform_code"] == 1) else "qform"
+    apart_mm = forms["sform"].distance_mm(affines["qform"])
+    if apart_mm > WORTH_A_NOTE_MM:
         notes.append(
-            f"The header's qform and sform lie up to {apart_mm:.3g} mm apart; the {used} was used, as ITK "
-            "does."
+            f"The header's qform and sform lie up to {apart_mm:.3g} mm apart: the {used} was used, as in ITK."
         )
-    return forms[used]
+    return placed(shape, affines[used], notes)
 
 
 def build_header(geometry: Geometry, dtype: np.dtype) -> bytes:
@@ -267,8 +268,7 @@ def build_header(geometry: Geometry, dtype: np.dtype) -> bytes:
     header["pixdim"] = (handedness, *geometry.spacing[::-1], 0, 0, 0, 0)
     header["quatern"] = _quaternion(rotation * [1, 1, handedness])
     header["qoffset"] = affine[:3, 3]
-    from_qform = Geometry.from_affine(geometry.shape, _RAS_TO_LPS @ _qform(header, geometry.shape))
-    off_mm = np.linalg.norm(from_qform.corners_mm - geometry.corners_mm, axis=1).max()
+    off_mm = geometry.distance_mm(_RAS_TO_LPS @ _qform(header, geometry.shape))
     header["qform_code"] = int(off_mm <= TOLERANCE_MM)
     return header.tobytes() + bytes(4)
 
