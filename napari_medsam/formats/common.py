@@ -1,24 +1,37 @@
 """What all formats agree on: which volume of a 4D file, which colours, and how much data a file can hold."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.geometry import VolumeError
+from napari_medsam.geometry import Geometry, VolumeError
 
 __all__ = [
     "DEFLATE_RATIO",
     "GZIP_LEVEL",
+    "WORTH_A_NOTE_MM",
     "check_size",
     "chosen_volume",
     "colours_to_rgb",
     "is_gzip",
+    "no_stderr",
+    "placed",
     "printable",
 ]
 
 GZIP_LEVEL = 3
 """Compression of label files. benchmarks/gzip_level.py: above 3, writing takes twice the time to save 1 %."""
+
+_STDERR = 2
+_STDERR_LOCK = Lock()
+
+WORTH_A_NOTE_MM = 0.1
+"""Differences in place below this are rounding, not a decision the user should hear of."""
 
 DEFLATE_RATIO = 1100
 """Deflate expands no stream by more than 1032:1 (https://zlib.net/zlib_tech.html)."""
@@ -82,9 +95,44 @@ def colours_to_rgb(voxels: NDArray, notes: list[str]) -> NDArray:
     return voxels
 
 
+def placed(shape: tuple[int, int, int], affine: NDArray[np.float64], notes: list[str]) -> Geometry:
+    """`Geometry.from_affine`, with a note when straightening rounded directions moves voxels visibly."""
+    geometry = Geometry.from_affine(shape, affine)
+    moved_mm = geometry.distance_mm(affine)
+    if moved_mm > WORTH_A_NOTE_MM:
+        notes.append(
+            "The axes are not quite perpendicular: they were straightened, which moves voxels by "
+            f"{moved_mm:.2g} mm."
+        )
+    return geometry
+
+
 def printable(text: str) -> str:
     """Text of a file, which may be damaged, as part of one line: odd characters as "?", 160 at most."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:160])
+
+
+@contextmanager
+def no_stderr() -> Iterator[None]:
+    """Keep what C libraries write to the process's standard error off the terminal.
+
+    By one thread at a time: two would restore each other's.
+    """
+    with _STDERR_LOCK:
+        try:
+            terminal = os.dup(_STDERR)
+        except OSError:
+            # Without a console (pythonw, some services) there is nothing to keep quiet.
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, _STDERR)
+            yield
+        finally:
+            os.dup2(terminal, _STDERR)
+            os.close(terminal)
+            os.close(nowhere)
 
 
 def is_gzip(path: Path) -> bool:

@@ -1,13 +1,10 @@
 """NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd), read and written by ITK; and ITK without its noise."""
 
-import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf, prod
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +16,8 @@ from napari_medsam.formats.common import (
     check_size,
     chosen_volume,
     colours_to_rgb,
+    no_stderr,
+    placed,
     printable,
 )
 from napari_medsam.geometry import Geometry, Volume, VolumeError
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["quiet_itk", "read_itk", "write_itk"]
 
-_STDERR = 2
-_STDERR_LOCK = Lock()
 _HEADER_BYTES = 2**16
 _MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
 
@@ -71,7 +68,7 @@ def read_itk(path: Path, time_point: int | None = None) -> Volume:
         )
     channels = reader.GetNumberOfComponents()
     check_size(prod(reader.GetSize()) * channels * int(bits[1]) / 8, _held_bytes(path, nrrd))
-    geometry = _geometry(reader)
+    geometry = _geometry(reader, notes)
     coloured = kind == "vector of 8-bit unsigned integer" and channels in (3, 4)
     volumes = prod(reader.GetSize()[3:]) * (1 if coloured else channels)
     index = chosen_volume(volumes, time_point, notes)
@@ -116,40 +113,21 @@ def write_itk(labels: NDArray[np.unsignedinteger], geometry: Geometry, path: Pat
 def quiet_itk() -> Iterator[None]:
     """Keep ITK's warnings off the terminal, and turn its errors into a `VolumeError` of one sentence.
 
-    MetaIO and OpenJPEG write to the process's standard error itself, past ITK's own switch, so that is
-    pointed elsewhere meanwhile; by one thread at a time, since two would restore each other's.
+    MetaIO and OpenJPEG write to standard error past ITK's own switch; hence `no_stderr`.
     """
     from SimpleITK import ProcessObject
 
-    with _STDERR_LOCK, _no_stderr():
+    with no_stderr():
         shown = ProcessObject.GetGlobalWarningDisplay()
         ProcessObject.SetGlobalWarningDisplay(False)
         try:
             yield
         except RuntimeError as error:
-            raise VolumeError(f"ITK fails ({_gist(str(error))}), expected an undamaged file.") from None
+            raise VolumeError(
+                f"ITK fails ({_gist(str(error))}), expected a file it can read or write."
+            ) from None
         finally:
             ProcessObject.SetGlobalWarningDisplay(shown)
-
-
-@contextmanager
-def _no_stderr() -> Iterator[None]:
-    try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        terminal = os.dup(_STDERR)
-    except (OSError, ValueError):
-        # Without a console (pythonw, some services) there is nothing to keep quiet.
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, _STDERR)
-        yield
-    finally:
-        os.dup2(terminal, _STDERR)
-        os.close(terminal)
-        os.close(nowhere)
 
 
 def _gist(message: str) -> str:
@@ -175,12 +153,14 @@ def _held_bytes(path: Path, nrrd: bool) -> float:
             return inf
         path = path.parent / data_file
         if not path.is_file():
-            raise VolumeError(f"its data file '{path.name}' is missing, expected it in the same folder.")
+            raise VolumeError(
+                f"its data file '{printable(path.name)}' is missing, expected it in the same folder."
+            )
     plain = fields.get("encoding") == "raw" if nrrd else fields.get("compresseddata", "").lower() != "true"
     return path.stat().st_size * (1 if plain else DEFLATE_RATIO)
 
 
-def _geometry(reader: "ImageFileReader") -> Geometry:
+def _geometry(reader: "ImageFileReader", notes: list[str]) -> Geometry:
     """Geometry of the file the reader looked at; a 2D image becomes one slice at z = 0, time is left out."""
     n_axes = reader.GetDimension()
     if n_axes < 2:
@@ -191,4 +171,4 @@ def _geometry(reader: "ImageFileReader") -> Geometry:
     affine[:n_space, :n_space] = direction * reader.GetSpacing()[:n_space]
     affine[:n_space, 3] = reader.GetOrigin()[:n_space]
     x, y, z = (*reader.GetSize(), 1)[:3]
-    return Geometry.from_affine((z, y, x), affine)
+    return placed((z, y, x), affine, notes)

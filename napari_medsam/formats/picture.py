@@ -3,7 +3,6 @@
 ITK could read them as well, but its JPEG library prints warnings on standard output, where `--json` belongs.
 """
 
-import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.formats.common import DEFLATE_RATIO, check_size, chosen_volume, colours_to_rgb, printable
+from napari_medsam.formats.common import (
+    DEFLATE_RATIO,
+    check_size,
+    chosen_volume,
+    colours_to_rgb,
+    no_stderr,
+    printable,
+)
 from napari_medsam.geometry import Geometry, Volume, VolumeError
 
 if TYPE_CHECKING:
@@ -23,7 +29,6 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _PLAIN_MODES = ("L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F", "RGB", "RGBA")
 _ALWAYS_READ_BYTES = 2**26
 _BYTES_PER_PIXEL = 4
-_NO_LOG = logging.NullHandler()
 
 
 def read_picture(path: Path, time_point: int | None = None) -> Volume:
@@ -48,16 +53,13 @@ def read_picture(path: Path, time_point: int | None = None) -> Volume:
     """
     from PIL.Image import open as open_picture
 
-    # Without a handler, what Pillow logs about a damaged file would go to the terminal.
-    logging.getLogger("PIL").addHandler(_NO_LOG)
-
     notes: list[str] = []
     chosen_volume(1, time_point, notes)
     notes.append(
         "A picture has no spacing: pixels of 1 mm were assumed, so lengths and volumes are not physical."
     )
-    with warnings.catch_warnings():
-        # A damaged file makes Pillow warn before it fails or copes; the outcome says it all.
+    with no_stderr(), warnings.catch_warnings():
+        # A damaged file makes Pillow and libtiff warn before they fail or cope; the outcome says it all.
         warnings.simplefilter("ignore")
         try:
             with open_picture(path, formats=_FORMATS) as picture:
