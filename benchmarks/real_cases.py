@@ -29,6 +29,10 @@ from napari_medsam.volume import Volume, read_labels
 MARGIN_PX = 2.0
 
 
+class CommandFailedError(RuntimeError):
+    """The command line did not end with exit code 0."""
+
+
 @dataclass(frozen=True)
 class Row:
     """What came of one image.
@@ -69,18 +73,24 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="write the table there")
     parser.add_argument("--json", type=Path, help="write every label's Dice there")
     chosen = parser.parse_args()
-    rows = []
+    rows, failures = [], []
     for case, image in images(chosen.folder, chosen.only):
-        rows.append(run(case, image, chosen.model))
-        print(line(rows[-1]), file=sys.stderr)
+        try:
+            rows.append(run(case, image, chosen.model))
+            print(line(rows[-1]), file=sys.stderr)
+        except CommandFailedError as error:
+            failures.append(f"{case.name}/{image.name}: {error}")
+            print(failures[-1], file=sys.stderr)
     if not rows:
-        sys.exit(f"{chosen.folder} has no cases with labels.nii.gz and an image.")
+        sys.exit("\n".join(failures) or f"{chosen.folder} has no cases with labels.nii.gz and an image.")
     text = table(rows)
     print(text)
     if chosen.markdown:
         chosen.markdown.write_text(text + "\n", encoding="utf-8")
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(row) | {"mean": row.mean} for row in rows], indent=1))
+    if failures:
+        sys.exit(f"{len(failures)} images failed and are not in the table:\n" + "\n".join(failures))
 
 
 def images(folder: Path, only: str) -> Iterator[tuple[Path, Path]]:
@@ -140,7 +150,7 @@ def command(*words: str) -> dict:
         [sys.executable, "-m", "napari_medsam.cli", *words], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        sys.exit(f"napari-medsam {' '.join(words)}\nended with exit code {done.returncode}: {done.stderr}")
+        raise CommandFailedError(f"{words[0]} ended with exit code {done.returncode}: {done.stderr.strip()}")
     return json.loads(done.stdout)
 
 
