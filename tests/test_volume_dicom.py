@@ -310,11 +310,21 @@ def test_slices_that_lie_nowhere_are_told(tmp_path):
         ("ImagePositionPatient", [1, 2], "expected 3 numbers"),
         ("PixelSpacing", [0, 0], "positive"),
         ("NumberOfFrames", 0, "at least 1"),
+        ("NumberOfFrames", 2**31 - 1, "asks for"),
+        ("Rows", 0, "0 rows and 10 columns"),
     ],
 )
 def test_attributes_that_make_no_sense_are_told(tmp_path, name, value, said):
     attributes = {"ImageOrientationPatient": AXIAL, "ImagePositionPatient": [0, 0, 0], name: value}
     refusal(save(dataset(stack()[0], **attributes), tmp_path / "a.dcm"), said)
+
+
+def test_a_file_with_zeros_appended_is_read(tmp_path):
+    path = save(
+        dataset(stack()[0], ImageOrientationPatient=AXIAL, ImagePositionPatient=[0, 0, 0]), tmp_path / "a.dcm"
+    )
+    path.write_bytes(path.read_bytes() + bytes(2))
+    np.testing.assert_array_equal(read_volume(path).array, stack()[:1])
 
 
 def test_a_damaged_slice_is_named(tmp_path):

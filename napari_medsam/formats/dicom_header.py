@@ -58,6 +58,7 @@ _NO_IMAGES = ("SEG", "RTDOSE")
 
 _MAX_DEPTH = 32
 _MAX_META_BYTES = 64
+_FRAGMENT_BYTES = 8
 _FIRST_ELEMENTS = tuple(
     struct.pack("<HH", *tag) for tag in ((2, 0), (2, 16), (8, 0), (8, 1), (8, 5), (8, 8), (8, 22))
 )
@@ -196,7 +197,8 @@ class _Elements:
         except ValueError:
             numbers = ()
         if len(numbers) < count or not all(map(isfinite, numbers)):
-            raise VolumeError(f"the attribute {tag.name.lower()} is {raw[:60]!r}, expected {count} numbers.")
+            value = printable(raw[:60].decode("latin-1"))
+            raise VolumeError(f"the attribute {tag.name.lower()} is '{value}', expected {count} numbers.")
         return numbers[:count]
 
     def _number(self, tag: _Tag, default: float, frame: int = 0) -> float:
@@ -216,14 +218,15 @@ class _Elements:
 
     def check_pixels(self, file_size: int) -> None:
         """Compare the pixel data with what rows, columns and frames ask for."""
-        needed = (
-            self._short(_Tag.ROWS, 0)
-            * self._short(_Tag.COLUMNS, 0)
-            * self.frames
-            * self._short(_Tag.SAMPLES, 1)
-        )
-        needed *= -(-self._short(_Tag.BITS, 16) // 8)
+        rows, columns = self._short(_Tag.ROWS, 0), self._short(_Tag.COLUMNS, 0)
+        if not (rows and columns):
+            raise VolumeError(
+                f"the image has {rows} rows and {columns} columns, expected one of each or more."
+            )
+        bytes_per_pixel = max(self._short(_Tag.SAMPLES, 1) * -(-self._short(_Tag.BITS, 16) // 8), 1)
+        needed = rows * columns * self.frames * bytes_per_pixel
         if self.syntax not in _UNCOMPRESSED:
+            check_size(self.frames * _FRAGMENT_BYTES, file_size)
             check_size(needed, max(_ALWAYS_READ_BYTES, file_size * DEFLATE_RATIO))
         elif "422" in self.text(_Tag.PHOTOMETRIC):
             check_size(needed * 2 / 3, self.pixels or 0)
@@ -330,6 +333,9 @@ class _Parser:
                 if found is not None and tag in _WANTED:
                     found.setdefault(tag, self.data[value : value + length])
                 at = value + length
+            if tag == _PIXEL_DATA and depth == 0 and not self.data[at:].strip(b"\0"):
+                # Some archives append zeros.
+                return end
         return at
 
     def _is_sequence(self, tag: int, vr: bytes, length: int, value: int) -> bool:
