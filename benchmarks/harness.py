@@ -28,7 +28,9 @@ def _volume(array: NDArray, meta: Mapping) -> Volume:
     spacing = (1.0, *spacing)[-3:]
     geometry = Geometry(array.shape[:3], spacing, (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
     known = "CT" if meta.get("modality") == "CT" and array.min() < LOWEST_CT_HU else "other"
-    return Volume(array, geometry, "RGB" if array.ndim == 4 else known, meta.get("case", ""), ())
+    if array.ndim == 4:
+        return Volume(array.astype(np.uint8), geometry, "RGB", meta.get("case", ""), ())
+    return Volume(array, geometry, known, meta.get("case", ""), ())
 
 
 def _prompts(box: NDArray) -> SlicePrompts:

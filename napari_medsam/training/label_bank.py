@@ -17,17 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_medsam.volume import read_volume
+
 # FreeSurfer numbers: the right-hemisphere twin of each left-hemisphere structure.
 LEFT_OF_RIGHT = {
     41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25, 58: 26,
     60: 28, 62: 30, 137: 136, 164: 163,
 }  # fmt: skip
-
-
-def _read(path: Path) -> NDArray:
-    import SimpleITK
-
-    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
 
 def _cropped(*volumes: NDArray) -> list[NDArray]:
@@ -47,7 +43,7 @@ def build_bank(data: Path, out: Path) -> None:
     out
         File to write, ``.npz``.
     """
-    maps = [_read(p) for p in sorted((data / "brain_label_maps").glob("*.nii.gz"))]
+    maps = [read_volume(p).array for p in sorted((data / "brain_label_maps").glob("*.nii.gz"))]
     numbers = np.unique(np.concatenate([np.unique(m) for m in maps])).astype(int)
     compact = np.zeros(numbers.max() + 1, np.uint8)
     compact[numbers] = np.arange(len(numbers))
@@ -56,7 +52,10 @@ def build_bank(data: Path, out: Path) -> None:
     for k, volume in enumerate(maps):
         (arrays[f"brain{k:02d}"],) = _cropped(compact[volume.astype(int)])
     for k, folder in enumerate(sorted(p.parent for p in data.glob("*/image.nii.gz"))):
-        image, labels = _read(folder / "image.nii.gz").astype(np.float32), _read(folder / "labels.nii.gz")
+        image, labels = (
+            read_volume(folder / "image.nii.gz").array,
+            read_volume(folder / "labels.nii.gz").array,
+        )
         low, high = np.percentile(image[image > 0], [0.5, 99.5])
         image = np.clip((image - low) / (high - low) * 255, 0, 255).astype(np.uint8)
         image, labels = _cropped(image, labels.astype(np.uint8))

@@ -1,0 +1,100 @@
+"""If these fail, the model that everybody gets first does not work."""
+
+import math
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+
+from napari_medsam.models.prompt_unet import PromptNet, PromptUNet
+from napari_medsam.models.zoo import ModelError, load_model
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load_model("default")
+
+
+@pytest.fixture(scope="module")
+def discs():
+    """A grey slice with a bright disc of radius 14 at (y, x) = (40, 60) and a dark one at (90, 30)."""
+    y, x = np.mgrid[:128, :128]
+    image = np.full((128, 128), 0.4, np.float32)
+    bright = (y - 40) ** 2 + (x - 60) ** 2 <= 14**2
+    dark = (y - 90) ** 2 + (x - 30) ** 2 <= 20**2
+    image[bright], image[dark] = 0.7, 0.15
+    image += np.random.default_rng(0).normal(0, 0.03, image.shape).astype(np.float32)
+    return torch.from_numpy(image)[None, None], bright, dark
+
+
+def overlap(logits, truth):
+    mask = logits.numpy() > 0
+    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+
+
+def test_the_weights_fit_into_the_wheel():
+    size = len((resources.files("napari_medsam.models") / "prompt_unet.safetensors").read_bytes())
+    assert size <= 5_000_000
+
+
+def test_a_box_around_a_disc_gives_the_disc(default, discs):
+    image, bright, dark = discs
+    boxes = torch.tensor([[44.0, 25.0, 75.0, 56.0], [8.0, 68.0, 52.0, 112.0]])
+    with torch.inference_mode():
+        logits, scores = default.decode(default.encode_image(image), None, None, boxes, None, False)
+    assert logits.shape == (2, 1, 128, 128)
+    assert overlap(logits[0, 0], bright) > 0.93
+    assert overlap(logits[1, 0], dark) > 0.93
+    assert bool((scores > 0.7).all())
+
+
+def test_a_click_offers_three_candidates_and_one_is_the_disc(default, discs):
+    image, bright, _ = discs
+    with torch.inference_mode():
+        logits, scores = default.decode(
+            default.encode_image(image),
+            torch.tensor([[[60.0, 40.0]]]),
+            torch.ones(1, 1).long(),
+            None,
+            None,
+            True,
+        )
+    assert logits.shape == (1, 3, 128, 128)
+    assert scores.shape == (1, 3)
+    assert max(overlap(candidate, bright) for candidate in logits[0]) > 0.85
+
+
+def test_several_boxes_at_once_give_what_each_gives_alone(default, discs):
+    image, _, _ = discs
+    boxes = torch.tensor([[44.0, 25.0, 75.0, 56.0], [8.0, 68.0, 52.0, 112.0], [0.0, 0.0, 127.0, 127.0]])
+    embedding = default.encode_image(image)
+    with torch.inference_mode():
+        together = default.decode(embedding, None, None, boxes, None, False)[0]
+        alone = torch.cat([default.decode(embedding, None, None, b[None], None, False)[0] for b in boxes])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
+
+
+def test_no_prompt_at_all_is_refused(default, discs):
+    with pytest.raises(ValueError, match="No prompt was given"):
+        default.decode(default.encode_image(discs[0]), None, None, None, None, False)
+
+
+def test_an_unknown_model_is_named_with_those_there_are():
+    with pytest.raises(ModelError, match=r"no model 'nosuch'.*default"):
+        load_model("nosuch")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (37, 41), (300, 20)])
+def test_slices_of_any_size_are_segmented_at_their_own_size(shape):
+    torch.manual_seed(0)
+    model = PromptUNet(PromptNet())
+    h, w = shape
+    box = torch.tensor([[0.0, 0.0, w - 1.0, h - 1.0]])
+    with torch.inference_mode():
+        logits, scores = model.decode(
+            model.encode_image(torch.rand(1, 1, h, w)), None, None, box, None, False
+        )
+    assert logits.shape == (1, 1, h, w)
+    assert math.isfinite(float(scores))
+    assert bool(logits.isfinite().all())
