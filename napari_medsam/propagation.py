@@ -75,6 +75,8 @@ class StopRules:
     far_score
         How much more is asked for at each further object radius from the prompt: most objects are about as
         deep as they are wide, and one that goes on for longer must show it.
+    most_score
+        What is asked for at most, however far away: vessels and the spine do go on.
     max_change
         Largest ratio of areas, either way, between neighbouring slices.
     min_overlap
@@ -86,8 +88,9 @@ class StopRules:
     """
 
     steepest: float = 1.5
-    min_score: float = 0.4
-    far_score: float = 0.1
+    min_score: float = 0.3
+    far_score: float = 0.15
+    most_score: float = 0.7
     max_change: float = 2.5
     min_overlap: float = 0.15
     max_shift: float = 1.5
@@ -165,7 +168,7 @@ class _Carrier:
         if area < rules.min_area_px:
             return f"no more than {area} px of the object were found"
         radii = abs(where.index - self.start.where.index) * self.slice_mm / self.radius_mm
-        wanted = rules.min_score + rules.far_score * max(0.0, radii - 1)
+        wanted = min(rules.min_score + rules.far_score * max(0.0, radii - 1), rules.most_score)
         if score < wanted:
             return f"the estimated quality fell to {score:.2f}, below the {wanted:.2f} asked for so far away"
         if max(before, area) > rules.max_change * min(before, area):

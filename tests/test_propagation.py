@@ -110,9 +110,14 @@ def test_far_from_the_prompt_more_certainty_is_asked_for():
     stack = Stack([disc(5)] * 30, [0.55] * 30)
     found = carried(stack, 0, 0, 29)
     assert found[-1].stopped
-    # 0.4 up to one radius (5 mm) away, 0.1 more at each further radius: 0.55 no longer does beyond 2.5 radii.
-    assert found[-1].where.index == 13
+    # 0.3 up to one radius (5.1 mm) away, 0.15 more at each further radius: 0.55 does up to 2.7 radii.
+    assert found[-1].where.index == 14
     assert "asked for so far away" in found[-1].reason
+
+
+def test_a_long_tube_is_followed_to_the_end_of_the_volume():
+    found = carried(Stack([disc(5)] * 60, [0.72] * 60), 0, 0, 59)
+    assert [p.where.index for p in found if not p.stopped] == list(range(1, 60))
 
 
 def test_another_brightness_ends_the_object():
