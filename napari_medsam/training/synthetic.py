@@ -1,7 +1,8 @@
 """Domain-randomised slices with every object known, drawn on any device from a seed.
 
-Four kinds of scenes (trunk, heart, free blobs, packed cells) are painted by `shapes` and given an
-appearance by `appearance`; with a label bank, whole-head label maps and a few licensed real slices join in.
+Four kinds of scenes (trunk, heart, free blobs, packed cells), laid out by `scenes`, are painted by `shapes`
+and given an appearance by `appearance`; with a label bank, whole-head label maps and a few licensed real
+slices join in.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from torch.nn import functional as F
 
 from napari_medsam.training.appearance import degrade, render
 from napari_medsam.training.label_bank import LabelBank
-from napari_medsam.training.shapes import CLASSES, Draw, Scene, blobs, cells, heart, torso, warped_grid
+from napari_medsam.training.scenes import blobs, cells, heart, torso
+from napari_medsam.training.shapes import CLASSES, Draw, Scene, warped_grid
 
 
 @dataclass(frozen=True)
