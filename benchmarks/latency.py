@@ -84,7 +84,11 @@ def main() -> None:
     carried = sum(not p.stopped for p in fresh.propagate(0, 1, rules=NEVER)) - 1
     result[f"{carried} slices of propagation"] = {"seconds": round(time.perf_counter() - start, 2)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    result |= {"peak_mb": round(peak), "threads": options.threads, "machine": platform.processor()}
+    result |= {
+        "peak_mb": round(peak),
+        "threads": options.threads,
+        "machine": platform.processor() or platform.machine(),
+    }
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
