@@ -1,0 +1,101 @@
+"""Keys, as napari actions: they stand in napari's list of shortcuts, where a user may change them.
+
+A key is bound for a kind of layer only where napari leaves it free there. On the plugin's own prompt layers B
+and A are ours (see `bind_prompt_keys`): napari's meaning of them, moving shapes behind one another and
+selecting all of them, is of no use on a layer with one box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Points, Shapes
+from napari.utils.action_manager import action_manager
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_medsam.widgets.segmenter import Segmenter
+
+PLUGIN, WIDGET = "napari-medsam", "Segment"
+
+
+def _box(segmenter: Segmenter) -> None:
+    segmenter.draw_box()
+
+
+def _points(segmenter: Segmenter) -> None:
+    segmenter.place_points()
+
+
+def _object(segmenter: Segmenter) -> None:
+    segmenter.new_object()
+
+
+def _accept(segmenter: Segmenter) -> None:
+    segmenter.accept()
+
+
+def _next(segmenter: Segmenter) -> None:
+    segmenter.walk(1)
+
+
+def _previous(segmenter: Segmenter) -> None:
+    segmenter.walk(-1)
+
+
+def _save(segmenter: Segmenter) -> None:
+    segmenter.save_requested.emit()
+
+
+ACTIONS: tuple[tuple[str, str, Callable[[Segmenter], None], dict[type, str]], ...] = (
+    ("box", "MedSAM: draw a box around an object", _box, {Image: "B", Points: "B", ViewerModel: "Shift+B"}),
+    ("points", "MedSAM: place points in and outside of an object", _points, {ViewerModel: "N"}),
+    ("new_object", "MedSAM: begin the next object", _object, {Image: "M", Points: "M", Shapes: "M"}),
+    ("accept", "MedSAM: accept the object on this slice, or unlock it", _accept, {Image: "A", Labels: "A"}),
+    ("next_object", "MedSAM: go to the next object", _next, {ViewerModel: "Down"}),
+    ("previous_object", "MedSAM: go to the object before", _previous, {ViewerModel: "Up"}),
+    ("save", "MedSAM: save the label map beside the image", _save, {ViewerModel: "Ctrl+Shift+S"}),
+)
+"""Name, description, what is done, and the key for each kind of layer (`ViewerModel`: whichever)."""
+
+
+def register_actions() -> None:
+    """Make the actions known to napari; does nothing when they are."""
+    for name, description, run, keys in ACTIONS:
+        for provider, key in keys.items():
+            identifier = f"{PLUGIN}:{name}_{provider.__name__.lower()}"
+            action_manager.register_action(identifier, _command(run, identifier), description, provider)
+            action_manager.bind_shortcut(identifier, key)
+
+
+def bind_prompt_keys(layer: Layer, segmenter: Segmenter) -> None:
+    """Give one of the plugin's own prompt layers its keys: box, accept, and undo of the mask."""
+    keys = {"B": segmenter.draw_box, "A": segmenter.accept, "Control-Z": segmenter.undo}
+    for key, run in keys.items():
+        layer.bind_key(key, lambda _, run=run: run(), overwrite=True)
+
+
+def _command(run: Callable[[Segmenter], None], name: str) -> Callable[[Any], None]:
+    def command(provider: Any) -> None:
+        segmenter = _segmenter()
+        if segmenter is not None:
+            run(segmenter)
+
+    # napari tells actions apart by the names of their functions.
+    command.__name__ = name.replace(":", "_").replace("-", "_")
+    return command
+
+
+def _segmenter() -> Segmenter | None:
+    """Return the segmenter of the window at hand, opening its dock if need be."""
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return None
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+    found: Segmenter = dock.segmenter
+    return found

@@ -1,0 +1,80 @@
+"""How many voxels every label has on every slice, kept up to date without looking at the whole volume."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari_medsam.prompts import SliceIndex
+
+
+class Census:
+    """Voxels of each label on each slice along axis 0.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray of uint16, optional
+        (z, y, x) to count; all background when None.
+    depth
+        Number of slices along axis 0.
+    """
+
+    def __init__(self, depth: int, labels: NDArray[np.uint16] | None = None) -> None:
+        self._depth = depth
+        self._counts: dict[int, NDArray[np.int64]] = {}
+        for index, plane in enumerate(() if labels is None else labels):
+            if plane.any():
+                counts = np.bincount(plane.ravel())
+                for label in np.flatnonzero(counts[1:]) + 1:
+                    self._of(int(label))[index] = counts[label]
+
+    @property
+    def labels(self) -> list[int]:
+        """Labels that have at least one voxel, in order."""
+        return sorted(label for label, counts in self._counts.items() if counts.any())
+
+    def voxels(self, label: int) -> int:
+        """Return the number of voxels of a label."""
+        return int(self._counts[label].sum()) if label in self._counts else 0
+
+    def slices(self, label: int) -> list[int]:
+        """Return where along axis 0 a label has voxels, in order."""
+        return np.flatnonzero(self._counts[label]).tolist() if label in self._counts else []
+
+    def changed(self, where: SliceIndex, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> set[int]:
+        """Take note that a slice has changed, and return the labels that have gained or lost pixels.
+
+        Parameters
+        ----------
+        where
+            The slice, of any axis.
+        before, after : numpy.ndarray of uint16
+            (H, W) labels.
+        """
+        rows, columns = np.nonzero(before != after)
+        touched = set()
+        for values, sign in ((before[rows, columns], -1), (after[rows, columns], 1)):
+            for label in {int(v) for v in np.unique(values)} - {0}:
+                touched.add(label)
+                counts = self._of(label)
+                if where.axis == 0:
+                    counts[where.index] += sign * np.count_nonzero(values == label)
+                else:
+                    counts += sign * np.bincount(rows[values == label], minlength=self._depth)
+        return touched
+
+    def counts(self, label: int) -> NDArray[np.int64]:
+        """Return the voxels of a label on each slice along axis 0."""
+        return self._of(label).copy()
+
+    def moved(self, label: int, into: int) -> None:
+        """Take note that all voxels of a label have become another, or background (0)."""
+        counts = self._counts.pop(label, None)
+        if counts is not None and into:
+            self._of(into)[...] += counts
+
+    def _of(self, label: int) -> NDArray[np.int64]:
+        return self._counts.setdefault(label, np.zeros(self._depth, np.int64))

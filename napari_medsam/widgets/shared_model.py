@@ -1,0 +1,83 @@
+"""The model that all sessions of a window share, loaded when it is first asked and in the thread that asks.
+
+Loading torch and weights takes seconds in which nothing else has to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari_medsam.predictor import Prediction, SlicePredictor
+    from napari_medsam.prompts import SlicePrompts
+
+
+class SharedModel:
+    """Stands in for a `SlicePredictor`; fulfils `napari_medsam.session.Predictor`.
+
+    Parameters
+    ----------
+    name
+        As for `napari_medsam.models.zoo.load_model`.
+    """
+
+    def __init__(self, name: str = "default") -> None:
+        self.name = name
+        self._predictor: SlicePredictor | None = None
+
+    @property
+    def predictor(self) -> SlicePredictor:
+        """The predictor, loaded now if it was not before.
+
+        Raises
+        ------
+        ModelError
+            When its weights are not on this machine, or not fit for use.
+        """
+        if self._predictor is None:
+            self._predictor = load_predictor(self.name)
+        return self._predictor
+
+    @property
+    def device(self) -> str:
+        """Where the model computes, such as ``cpu``; empty until it is loaded."""
+        return "" if self._predictor is None else str(self._predictor.device)
+
+    def replace(self, name: str, predictor: SlicePredictor) -> None:
+        """Use another model from now on."""
+        self.name, self._predictor = name, predictor
+
+    @property
+    def key(self) -> Hashable | None:
+        """Name of the slice that is set."""
+        return self.predictor.key
+
+    def set_slice(self, image: NDArray, key: Hashable | None = None) -> None:
+        """See `SlicePredictor.set_slice`."""
+        self.predictor.set_slice(image, key)
+
+    def predict(
+        self, prompts: SlicePrompts, mask_input: NDArray | None = None, multimask_output: bool = False
+    ) -> Prediction:
+        """See `SlicePredictor.predict`."""
+        return self.predictor.predict(prompts, mask_input, multimask_output)
+
+
+def load_predictor(name: str) -> SlicePredictor:
+    """Load a model onto the fastest device there is.
+
+    Embeddings are kept in memory only: on disk they would show, later on, what was in the images.
+
+    Raises
+    ------
+    ModelError
+        When there is no such model, or its weights are not on this machine or not fit for use.
+    """
+    from napari_medsam.embedding_cache import EmbeddingCache
+    from napari_medsam.models.zoo import load_model
+    from napari_medsam.predictor import SlicePredictor
+
+    return SlicePredictor(load_model(name), "auto", EmbeddingCache())

@@ -1,0 +1,306 @@
+"""From prompts in a viewer without a window to labels: if these fail, drawing does not do what is seen."""
+
+import numpy as np
+import pytest
+from bright_model import BrightModel
+from direct_runner import DirectRunner
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_medsam.predictor import SlicePredictor
+from napari_medsam.prompts import SliceIndex, SlicePrompts
+from napari_medsam.session import ACCEPTED, CORRECTED
+from napari_medsam.volume import Geometry, Volume, read_labels
+from napari_medsam.widgets.contrib import image_layer
+from napari_medsam.widgets.planes import UNKNOWN_SIZE, box_corners
+from napari_medsam.widgets.segmenter import NO_IMAGE, NOT_IN_3D, Segmenter
+from napari_medsam.widgets.shared_model import SharedModel
+from napari_medsam.windowing import Window
+
+SHAPE = (12, 40, 50)
+SLAB = np.s_[3:9, 10:20, 15:35]
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What napari would show the user as a warning."""
+    shown = []
+    monkeypatch.setattr("napari_medsam.widgets.segmenter.show_warning", shown.append)
+    return shown
+
+
+def make_volume(source=""):
+    voxels = np.zeros(SHAPE, np.float32)
+    voxels[SLAB] = 1.0
+    return Volume(voxels, Geometry(SHAPE, (3.0, 0.5, 0.5)), "MR", source, ())
+
+
+def make_segmenter(viewer):
+    model = SharedModel("bright")
+    model.replace("bright", SlicePredictor(BrightModel()))
+    return Segmenter(viewer, DirectRunner(), model)
+
+
+@pytest.fixture
+def viewer():
+    model = ViewerModel()
+    model.add_layer(Image(*image_layer(make_volume(), "scan")[:1], **image_layer(make_volume(), "scan")[1]))
+    model.dims.set_point(0, 5 * 3.0)
+    return model
+
+
+@pytest.fixture
+def segmenter(viewer, said):
+    made = make_segmenter(viewer)
+    made.layers.session.window = Window(0.0, 1.0, "all")
+    return made
+
+
+def draw(segmenter, where, box):
+    segmenter.draw_box()
+    layer = segmenter.layers.box_layer()
+    layer.add_rectangles([box_corners(where, box, layer.ndim)])
+
+
+def click(segmenter, place, kind=1, axis=0):
+    segmenter.place_points()
+    layer = segmenter.layers.point_layer()
+    layer.feature_defaults = {"kind": kind, "axis": axis}
+    layer.add(place)
+
+
+def expected(*slices):
+    labels = np.zeros(SHAPE, np.uint16)
+    for index in slices:
+        labels[index, 10:20, 15:35] = 1
+    return labels
+
+
+def test_a_box_becomes_a_mask_on_its_slice(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    layers = segmenter.layers
+    np.testing.assert_array_equal(layers.labels.data, expected(5))
+    assert layers.labels.data is layers.session.labels
+    assert layers.session.objects[1].slices == {SliceIndex(0, 5): SlicePrompts((8, 12, 22, 38))}
+    assert layers.census.voxels(1) == 200
+    np.testing.assert_array_equal(layers.labels.scale, layers.image.scale)
+    assert layers.labels.units == layers.image.units
+    assert layers.unsaved
+
+
+def test_moving_a_box_predicts_again_and_deleting_it_takes_the_mask_away(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    layer = segmenter.layers.boxes
+    layer.data = [box_corners(SliceIndex(0, 5), (8, 12, 14, 38), 3)]
+    assert segmenter.layers.census.voxels(1) == 5 * 20
+    layer.selected_data = {0}
+    layer.remove_selected()
+    assert segmenter.layers.session.objects[1].slices == {}
+    assert not segmenter.layers.labels.data.any()
+
+
+def test_a_second_box_on_a_slice_replaces_the_first(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 14, 38))
+    assert len(segmenter.layers.boxes.data) == 1
+    assert segmenter.layers.census.voxels(1) == 5 * 20
+
+
+def test_a_click_in_place_of_a_drag_draws_nothing(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 8.2, 12.2))
+    assert len(segmenter.layers.boxes.data) == 0
+    assert segmenter.layers.labels is None
+
+
+@pytest.mark.parametrize(("axis", "index", "box"), [(1, 12, (1, 10, 10, 40)), (2, 20, (1, 5, 10, 30))])
+def test_other_planes_write_into_the_same_labels(segmenter, viewer, axis, index, box):
+    viewer.dims.order = (axis, *(a for a in range(3) if a != axis))
+    viewer.dims.set_point(axis, index * 0.5)
+    assert segmenter.layers.where == SliceIndex(axis, index)
+    draw(segmenter, SliceIndex(axis, index), box)
+    wanted = np.zeros(SHAPE, np.uint16)
+    wanted[SLAB] = 1
+    here = np.zeros(SHAPE, bool)
+    here[(slice(None),) * axis + (index,)] = True
+    np.testing.assert_array_equal(segmenter.layers.session.labels, np.where(here, wanted, 0))
+    assert segmenter.layers.census.slices(1) == list(range(3, 9))
+
+
+def test_points_add_and_take_away(segmenter):
+    click(segmenter, (5, 15, 20))
+    assert segmenter.layers.census.voxels(1) == 9 * 9
+    click(segmenter, (5, 15, 24), kind=0)
+    prompts = segmenter.layers.session.objects[1].slices[SliceIndex(0, 5)]
+    assert prompts == SlicePrompts(None, ((15, 20), (15, 24)), (1, 0))
+    assert segmenter.layers.census.voxels(1) == 9 * 4
+    colours = segmenter.layers.points.face_color
+    assert not np.array_equal(colours[0], colours[1])
+    assert list(map(str, segmenter.layers.points.symbol)) == ["disc", "cross"]
+
+
+def test_each_object_shows_its_own_prompts_and_keeps_the_others_voxels(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 14, 38))
+    segmenter.new_object("vessel")
+    assert len(segmenter.layers.boxes.data) == 0
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    assert segmenter.layers.census.voxels(1) == 5 * 20
+    assert segmenter.layers.census.voxels(2) == 5 * 20
+    segmenter.walk(1)
+    assert segmenter.layers.label == 1
+    np.testing.assert_array_equal(segmenter.layers.boxes.data[0][0], (5, 8, 12))
+    assert segmenter.layers.labels.selected_label == 1
+
+
+def test_propagation_stops_when_asked_and_keeps_what_it_found(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.propagate(0, 11)
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(3, 4, 5, 6, 7, 8))
+    segmenter.layers.remove(1)
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.runner.limit = 2
+    segmenter.propagate(0, 11)
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5, 6))
+
+
+def test_painting_makes_a_key_slice_that_propagation_leaves_alone(segmenter, viewer):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    viewer.dims.set_point(0, 6 * 3.0)
+    segmenter.edit_labels("paint")
+    segmenter.layers.labels.brush_size = 1
+    segmenter.layers.labels.paint((6, 2, 2), 1)
+    assert segmenter.layers.session.key_slices[1] == {SliceIndex(0, 6): CORRECTED}
+    assert segmenter.layers.census.slices(1) == [5, 6]
+    segmenter.propagate(0, 11)
+    assert np.argwhere(segmenter.layers.session.labels[6]).tolist() == [[2, 2]]
+
+
+def test_undo_takes_back_a_mask_and_the_counts_follow(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.undo()
+    assert not segmenter.layers.session.labels.any()
+    assert segmenter.layers.census.voxels(1) == 0
+    assert segmenter.layers.session.key_slices.get(1, {}) == {}
+
+
+def test_an_accepted_slice_refuses_prompts_until_it_is_unlocked(segmenter, said):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.accept()
+    assert segmenter.layers.session.key_slices[1] == {SliceIndex(0, 5): ACCEPTED}
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 14, 38))
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+    assert "press A to unlock" in said[-1]
+    segmenter.accept()
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 14, 38))
+    assert segmenter.layers.census.voxels(1) == 100
+
+
+def test_layers_may_be_renamed_reordered_duplicated_and_deleted(segmenter, viewer):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    for layer in list(viewer.layers):
+        layer.name = f"my {layer.name}"
+    viewer.layers.reverse()
+    viewer.add_layer(type(segmenter.layers.labels)(segmenter.layers.labels.data.copy(), name="duplicate"))
+    viewer.layers.remove(segmenter.layers.boxes)
+    viewer.layers.remove(segmenter.layers.labels)
+    draw(segmenter, SliceIndex(0, 6), (8, 12, 22, 38))
+    np.testing.assert_array_equal(segmenter.layers.labels.data, expected(5, 6))
+    assert len(segmenter.layers.boxes.data) == 2
+
+
+def test_a_label_layer_of_ones_own_is_kept_and_its_labels_become_objects(segmenter, viewer, said):
+    own = np.zeros(SHAPE, np.int32)
+    own[2, :5, :5] = 7
+    layer = viewer.add_labels(own, scale=(3.0, 0.5, 0.5))
+    segmenter.use_labels(layer)
+    assert list(segmenter.layers.session.objects) == [7]
+    segmenter.new_object()
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    assert (layer.data == 7).sum() == 25
+    assert (layer.data == 8).sum() == 200
+    segmenter.use_labels(viewer.add_labels(np.zeros((2, 2, 2), int)))
+    assert "shape (2, 2, 2)" in said[-1]
+    assert segmenter.layers.labels == layer
+
+
+def test_a_second_volume_gets_its_own_session(segmenter, viewer):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    first = segmenter.layers
+    data, attributes, _ = image_layer(make_volume(), "other")
+    viewer.add_layer(Image(data, **attributes))
+    assert segmenter.layers.image.name == "other"
+    segmenter.layers.session.window = Window(0.0, 1.0, "all")
+    draw(segmenter, SliceIndex(0, 4), (8, 12, 22, 38))
+    np.testing.assert_array_equal(first.session.labels, expected(5))
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(4))
+    viewer.layers.selection.active = first.labels
+    assert segmenter.layers is first
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+def test_pictures_of_one_slice_can_be_segmented(said, rgb):
+    picture = np.zeros((40, 50, 3) if rgb else (40, 50), np.uint8)
+    picture[10:20, 15:35] = 255
+    viewer = ViewerModel()
+    viewer.add_image(picture, rgb=rgb)
+    segmenter = make_segmenter(viewer)
+    assert said == [UNKNOWN_SIZE]
+    draw(segmenter, SliceIndex(0, 0), (8, 12, 22, 38))
+    np.testing.assert_array_equal(segmenter.layers.labels.data, expected(0)[0])
+
+
+def test_without_an_image_or_in_3d_the_next_step_is_said(said):
+    viewer = ViewerModel()
+    segmenter = make_segmenter(viewer)
+    segmenter.draw_box()
+    viewer.add_image(np.zeros((3, 4, 5)))
+    viewer.dims.ndisplay = 3
+    segmenter.draw_box()
+    assert said == [NO_IMAGE, UNKNOWN_SIZE, NOT_IN_3D]
+
+
+def test_merging_moves_voxels_and_deleting_takes_them_away(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.new_object()
+    draw(segmenter, SliceIndex(0, 6), (8, 12, 22, 38))
+    segmenter.layers.remove(2, into=1)
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5, 6))
+    assert segmenter.layers.census.voxels(1) == 400
+    segmenter.layers.remove(1)
+    assert not segmenter.layers.session.labels.any()
+    assert list(segmenter.layers.session.objects) == [1]
+
+
+@pytest.mark.parametrize(
+    ("operation", "voxels"), [("grow", 200 + 60), ("shrink", 8 * 18), ("fill_holes", 200)]
+)
+def test_a_correction_changes_the_slice_and_makes_it_a_key_slice(segmenter, operation, voxels):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.correct(operation, whole=False)
+    assert segmenter.layers.census.voxels(1) == voxels
+    changed = voxels != 200
+    assert (segmenter.layers.session.key_slices.get(1, {}) == {SliceIndex(0, 5): CORRECTED}) == changed
+
+
+def test_interpolation_fills_the_gap(segmenter):
+    for index in (3, 7):
+        draw(segmenter, SliceIndex(0, index), (8, 12, 22, 38))
+    segmenter.correct("interpolate", whole=True)
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(3, 4, 5, 6, 7))
+
+
+def test_saved_work_is_what_was_drawn(segmenter, tmp_path):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.layers.session.rename(1, "liver")
+    assert segmenter.save(tmp_path / "scan_seg.nii.gz")
+    saved = read_labels(tmp_path / "scan_seg.nii.gz")
+    np.testing.assert_array_equal(saved.array, expected(5))
+    assert saved.geometry.difference(segmenter.layers.session.volume.geometry) == ""
+    assert '"liver"' in (tmp_path / "scan_seg.prompts.json").read_text(encoding="utf-8")
+    assert segmenter.unsaved == []
+
+
+def test_work_that_could_not_be_saved_stays_unsaved(segmenter, tmp_path, said):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.save(tmp_path / "nowhere" / "scan_seg.nii.gz")
+    assert segmenter.unsaved == [segmenter.layers]
+    assert "cannot be written" in said[-1]
