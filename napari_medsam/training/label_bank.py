@@ -25,6 +25,10 @@ LEFT_OF_RIGHT = {
     60: 28, 62: 30, 137: 136, 164: 163,
 }  # fmt: skip
 
+LEFT_WHITE_MATTER = 2
+FIRST_OUTSIDE_BRAIN = 500
+"""SynthSeg's own numbers, for skull, skin and what else lies outside of the brain, start here."""
+
 
 def _cropped(*volumes: NDArray) -> list[NDArray]:
     """Cut all volumes to the box where the first is above 0."""
@@ -48,7 +52,7 @@ def build_bank(data: Path, out: Path) -> None:
     compact = np.zeros(numbers.max() + 1, np.uint8)
     compact[numbers] = np.arange(len(numbers))
     tissue = np.array([compact[LEFT_OF_RIGHT.get(int(n), int(n))] for n in numbers], np.uint8)
-    arrays: dict[str, NDArray] = {"tissue_of_object": tissue}
+    arrays: dict[str, NDArray] = {"tissue_of_object": tissue, "freesurfer_numbers": numbers.astype(np.int32)}
     for k, volume in enumerate(maps):
         (arrays[f"brain{k:02d}"],) = _cropped(compact[volume.astype(int)])
     for k, folder in enumerate(sorted(p.parent for p in data.glob("*/image.nii.gz"))):
@@ -79,6 +83,9 @@ class LabelBank:
             load = {k: torch.from_numpy(stored[k]).to(device) for k in stored.files}
         self.device = device
         self.tissue_of_object = load["tissue_of_object"].long()
+        numbers = load["freesurfer_numbers"]
+        self.white_matter = int((numbers == LEFT_WHITE_MATTER).nonzero()[0])
+        self.first_outside_brain = int((numbers < FIRST_OUTSIDE_BRAIN).sum())
         self.brains = [v for k, v in sorted(load.items()) if k.startswith("brain")]
         self.cases = [
             (load[k], load[k.replace("image", "labels")]) for k in sorted(load) if k.startswith("image")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_medsam.training.appearance import degrade, render
+from napari_medsam.training.appearance import blurred, degrade, render
 from napari_medsam.training.label_bank import LabelBank
 from napari_medsam.training.scenes import blobs, cells, heart, torso
-from napari_medsam.training.shapes import CLASSES, Draw, Scene, warped_grid
+from napari_medsam.training.shapes import CLASSES, Draw, Scene, smooth_noise, warped_grid
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,36 @@ def _from_brains(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int)
     maps = torch.stack(bank.brain_slices(draw.n, picks, size), 1).float()
     objects, below = _moved(draw, maps, size, nearest=True).round().long().unbind(1)
     tissue = bank.tissue_of_object
+    # Half of the published brain scans come without their skull.
+    stripped = draw.chance(0.5, 1, 1)
+    objects, below = (m * ~(stripped & (m >= bank.first_outside_brain)) for m in (objects, below))
     tissues = tissue[objects]
     whole = draw.chance(0.5, 1, 1)
     # Left and right twins as one object in some samples, as many atlases label them.
     objects, below = torch.where(whole, tissues, objects), torch.where(whole, tissue[below], below)
     recoded = draw.integer(0, CLASSES, int(tissue.max()) + 1)
     tissues = recoded.gather(1, tissues.reshape(draw.n, -1)).reshape(tissues.shape)
+    spots, spots_below = _scattered_spots(draw, size)
+    new = int(tissue.numel())
+    at, at_below = (s & (m == bank.white_matter) for s, m in ((spots, objects), (spots_below, below)))
+    tissues = torch.where(at, draw.integer(0, CLASSES, 1, 1), tissues)
+    objects, below = torch.where(at, new, objects), torch.where(at_below, new, below)
     return Scene(objects, below, tissues, torch.zeros_like(objects, dtype=torch.float32))
+
+
+def _scattered_spots(draw: Draw, size: int) -> tuple[Tensor, Tensor]:
+    """Many spots that are one object, as white matter lesions are, in half of the samples, (n, h, w)."""
+    bumps = int(torch.randint(8, 40, (1,), generator=draw.generator, device=draw.device))
+    field = smooth_noise(draw, 1, bumps, size)[:, 0]
+    below = field + 0.4 * smooth_noise(draw, 1, bumps, size)[:, 0]
+    least = torch.where(draw.chance(0.5), draw.uniform(0.9, 1.9), torch.inf).view(-1, 1, 1)
+    return field > least, below > least
+
+
+def _real_texture(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int) -> Tensor:
+    """Fine detail of real slices, (n, 1, size, size), in a third of the samples: no noise looks like it."""
+    slices = _moved(draw, bank.case_slices(draw.n, picks, size)[0], size, nearest=False)
+    return (slices - blurred(slices, 4.0)) * draw.uniform(0, 1, 1, 1, 1) * draw.chance(0.35, 1, 1, 1)
 
 
 def _real(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int) -> SliceBatch:
@@ -94,8 +117,10 @@ def _real(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int) -> Sli
     draw.generator.set_state(state)
     labels = _moved(draw, planes[:, 1:], size, nearest=True).round().long()
     image = image * draw.uniform(0.5, 1.2, 1, 1, 1) + draw.normal(0.1, 1, 1, 1)
-    noisy = image + draw.normal(1.0, 1, size, size) * draw.uniform(0, 0.05, 1, 1, 1)
-    return SliceBatch(noisy.clamp(0, 1), labels[:, 0], labels[:, 1], labels[:, 0])
+    noisy = (image + draw.normal(1.0, 1, size, size) * draw.uniform(0, 0.05, 1, 1, 1)).clamp(0, 1)
+    noisy = noisy ** torch.exp(draw.normal(0.35, 1, 1, 1))
+    noisy = torch.where(draw.chance(0.1, 1, 1, 1), 1 - noisy, noisy)
+    return SliceBatch(noisy, labels[:, 0], labels[:, 1], labels[:, 0])
 
 
 def _coarser(batch: SliceBatch, factor: int) -> SliceBatch:
@@ -107,7 +132,7 @@ def _coarser(batch: SliceBatch, factor: int) -> SliceBatch:
     return SliceBatch(F.avg_pool2d(batch.images, factor), *maps)
 
 
-SHARES = {"torso": 0.36, "heart": 0.12, "blobs": 0.16, "packed": 0.04, "brain": 0.24, "real": 0.08}
+SHARES = {"torso": 0.32, "heart": 0.16, "blobs": 0.16, "packed": 0.04, "brain": 0.20, "real": 0.12}
 
 
 def synthetic_slices(
@@ -154,6 +179,8 @@ def synthetic_slices(
         else:
             scene = _painted(draw, kind, size)
         image = render(draw, scene.objects, scene.tissues, scene.density)
+        if bank is not None:
+            image = image + _real_texture(draw, bank, picks, size)
         part = _coarser(SliceBatch(image, scene.objects, scene.objects_below, scene.tissues), factor)
         parts.append(replace(part, images=degrade(draw, part.images)))
     fields = ("images", "objects", "objects_below", "tissues")

@@ -18,6 +18,7 @@ def bank(tmp_path_factory):
     head = np.zeros((40, 44, 48), np.int32)
     head[5:35, 6:40, 4:24] = 2
     head[5:35, 6:40, 24:44] = 41
+    head[1:3] = 506
     for k in range(2):
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(head), data / "brain_label_maps" / f"{k}.nii.gz")
     image = np.full((6, 50, 60), 100, np.int16)
@@ -32,9 +33,13 @@ def bank(tmp_path_factory):
 
 def test_left_and_right_twins_share_a_tissue_but_not_an_object(bank):
     objects, below = bank.brain_slices(6, torch.Generator().manual_seed(0), 64)
-    assert set(objects.unique().tolist()) <= {0, 1, 2}
+    assert set(objects.unique().tolist()) <= {0, 1, 2, 3}
     assert objects.shape == below.shape == (6, 64, 64)
-    assert bank.tissue_of_object.tolist() == [0, 1, 1]
+    assert bank.tissue_of_object.tolist() == [0, 1, 1, 3]
+
+
+def test_white_matter_and_what_is_outside_of_the_brain_are_told_apart(bank):
+    assert (bank.white_matter, bank.first_outside_brain) == (1, 3)
 
 
 def test_labels_of_real_slices_lie_on_their_images(bank):

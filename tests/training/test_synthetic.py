@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from napari_medsam.models.crops import mask_boxes
-from napari_medsam.training.prompt_sampling import MODES, corrective_click, draw_prompts
+from napari_medsam.training.prompt_sampling import MODES, corrective_click, draw_prompts, visibility
 from napari_medsam.training.shapes import Draw, ShapeTable, warped_grid
 from napari_medsam.training.synthetic import synthetic_slices
 
@@ -119,3 +119,14 @@ def test_a_correction_goes_into_the_largest_error_and_says_what_is_there():
     assert labels.tolist() == [[1], [0]]
     assert bool(((points[0] > 32) & (points[0] < 48)).all())
     assert bool(((points[1] > 72) & (points[1] < 88)).all())
+
+
+def test_a_ring_between_dark_and_bright_is_seen_and_a_patch_of_noise_is_not():
+    # A dropped ring is a heart whose wall the model never learns: its surroundings average to its own grey.
+    axis = torch.arange(96) - 48
+    radius = (axis[:, None] ** 2 + axis[None] ** 2).sqrt()
+    ring = ((radius < 30) & (radius >= 20)).float()[None, None]
+    image = torch.where(radius < 20, 0.8, torch.where(radius < 30, 0.4, 0.0))[None, None]
+    noise = torch.rand((1, 1, 96, 96), generator=seeded())
+    assert float(visibility(image, ring)) == 3
+    assert float(visibility(noise, ring)) == pytest.approx(0.8, abs=0.1)
