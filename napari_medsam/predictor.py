@@ -88,15 +88,14 @@ class SlicePredictor:
     def __init__(
         self, model: PromptableModel, device: str = "cpu", cache: EmbeddingCache | None = None
     ) -> None:
-        family = getattr(model, "family", "grey")
-        if family not in CONTRACTS:
+        if model.family not in CONTRACTS:
             raise PredictorError(
-                f"Nothing is known of how to feed models of the family {family!r}: "
+                f"Nothing is known of how to feed models of the family {model.family!r}: "
                 f"use one of {', '.join(CONTRACTS)}."
             )
         self.device = choose_device(device)
         self.model = model.to(self.device) if isinstance(model, torch.nn.Module) else model
-        self._contract = CONTRACTS[family]
+        self._contract = CONTRACTS[model.family]
         self._cache = cache
         self._embedding: Any = None
         self._key: Hashable | None = None

@@ -12,6 +12,7 @@ class BrightModel:
     """Fulfils `PromptableModel`; the image is its own embedding, and every mask scores 0.75."""
 
     image_size = 64
+    family = "grey"
     supported_prompts = frozenset({"box", "point", "mask"})
 
     def encode_image(self, image: Tensor) -> Tensor:
