@@ -25,6 +25,7 @@ from napari_medsam.volume import (
     read_volume,
     write_labels,
 )
+from napari_medsam.widgets.actions import register_actions
 from napari_medsam.windowing import default_window
 
 LayerData = tuple[NDArray, dict[str, Any], str]
@@ -103,6 +104,8 @@ def image_layer(volume: Volume, name: str) -> LayerData:
     else:
         window = default_window(volume)
         attributes["contrast_limits"] = (window.lower, window.upper)
+        # What a model is to see must not follow the contrast on screen, and takes a second to find again.
+        attributes["metadata"][METADATA_KEY]["window"] = (window.lower, window.upper, window.name)
     return volume.array, attributes, "image"
 
 
@@ -210,6 +213,7 @@ def _placement(volume: Volume) -> dict[str, Any]:
 
 def _read_file(path: str) -> list[LayerData]:
     # Whoever drops a file on napari cannot choose a time point: the note tells them which one they see.
+    register_actions()
     volume = read_volume(path, time_point=0)
     _warn(volume.notes)
     return [image_layer(volume, Path(path).name.removesuffix(".gz").rpartition(".")[0])]
@@ -217,6 +221,7 @@ def _read_file(path: str) -> list[LayerData]:
 
 def _read_folder(path: str) -> list[LayerData]:
     """Read every series that can be read; one that cannot must not cost the user the others."""
+    register_actions()
     layers: list[LayerData] = []
     notes: list[str] = []
     problems: list[str] = []
@@ -243,6 +248,7 @@ def _warn(sentences: Sequence[str]) -> None:
 
 
 def _phantom_layers(sample: phantom.Phantom, name: str) -> list[LayerData]:
+    register_actions()
     labels, attributes, kind = labels_layer(sample.labels, sample.volume, f"{name} labels")
     organs = {"index": list(sample.names), "name": list(sample.names.values())}
     return [image_layer(sample.volume, name), (labels, {**attributes, "features": organs}, kind)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels, Points, Shapes
+from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
@@ -75,7 +76,9 @@ class SessionLayers:
         self.points: Points | None = None
         self.labels: Labels | None = None
         self.unsaved = False
+        self.hidden: set[int] = set()
         self.label = next(iter(session.objects), None) or session.add_object()
+        self._palette = label_colormap()
         self._silent = self._about_to_paint = False
         self._seen: tuple[SliceIndex, NDArray[np.uint16]] | None = None
         viewer.layers.events.removed.connect(self._on_removed)
@@ -167,6 +170,23 @@ class SessionLayers:
         self._show_prompts()
         self.selected.emit(label)
 
+    def colour(self, label: int) -> tuple[float, ...]:
+        """RGBA of an object, hidden or not, from 0 to 1."""
+        return tuple(self._palette.map(label))
+
+    def show(self, label: int, is_shown: bool) -> None:
+        """Show or hide an object; its voxels stay."""
+        if is_shown == (label not in self.hidden):
+            return
+        self.hidden ^= {label}
+        layer = self.label_layer()
+        if not self.hidden:
+            layer.colormap = self._palette
+            return
+        colours: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0)}
+        colours |= {each: self.colour(each) for each in self.session.objects.keys() - self.hidden}
+        layer.colormap = DirectLabelColormap(color_dict=colours)
+
     def go_to(self, label: int) -> None:
         """Select an object and turn to it: to its first prompt, or else to the middle of it."""
         self.select(label)
@@ -254,6 +274,7 @@ class SessionLayers:
 
     def _take(self, layer: Labels) -> None:
         self.labels = layer
+        self._palette = layer.colormap
         layer.selected_label = self.label
         layer.preserve_labels = self.session.protect_others
         layer.events.paint.connect(self._on_paint)

@@ -18,6 +18,7 @@ from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.volume import GeometryError, VolumeError
 from napari_medsam.widgets import planes
+from napari_medsam.widgets.actions import bind_prompt_keys
 from napari_medsam.widgets.layers import SessionLayers
 from napari_medsam.widgets.saving import default_path, save_session
 from napari_medsam.widgets.shared_model import SharedModel, load_predictor
@@ -114,6 +115,7 @@ class Segmenter:
         layers = self._ready("box")
         if layers is not None:
             layer = layers.box_layer()
+            bind_prompt_keys(layer, self)
             self.viewer.layers.selection.active = layer
             layer.mode = "add_rectangle"
             self.changed.emit()
@@ -123,6 +125,7 @@ class Segmenter:
         layers = self._ready(POINT)
         if layers is not None:
             layer = layers.point_layer()
+            bind_prompt_keys(layer, self)
             self.viewer.layers.selection.active = layer
             layer.mode = "add"
             self.changed.emit()
@@ -335,6 +338,10 @@ class Segmenter:
         for each in self._all:
             each.close()
 
+    def tell(self, error: Exception | None) -> None:
+        """Show what went wrong, if anything did."""
+        _tell(error)
+
     def takes(self, kind: str) -> bool:
         """Whether the model was trained with a kind of prompt; True while nobody knows yet."""
         from napari_medsam.models.specs import MODELS
@@ -390,7 +397,7 @@ class Segmenter:
         self.runner.submit((id(layers), label, where), work, receive, self._end_prompt)
 
     def _end_prompt(self, error: Exception | None) -> None:
-        _tell(error)
+        self.tell(error)
         self.changed.emit()
 
     def _end(self, error: Exception | None) -> None:

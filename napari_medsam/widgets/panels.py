@@ -1,0 +1,235 @@
+"""The folding sections of the dock: propagation, correction, the model's window, comparison."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QProgressBar, QSpinBox, QVBoxLayout
+
+from napari_medsam.metrics import dice
+from napari_medsam.prompts import SliceIndex
+from napari_medsam.widgets.parts import Panel, button, note
+from napari_medsam.widgets.segmenter import PROPAGATE
+from napari_medsam.windowing import PRESETS, Window, percentile_window
+
+if TYPE_CHECKING:
+    from napari_medsam.widgets.segmenter import Segmenter
+
+CORRECTIONS = {
+    "grow": ("Grow", "One pixel larger, within slices"),
+    "shrink": ("Shrink", "One pixel smaller, within slices"),
+    "smooth": ("Smooth", "Round off the outline, within slices"),
+    "fill_holes": ("Fill holes", "Fill what the object encloses, within slices"),
+    "keep_largest": ("Keep largest", "Drop all parts but the largest"),
+    "interpolate": ("Interpolate", "Fill empty slices between two that have the object"),
+}
+
+
+class PropagationPanel(Panel):
+    """Carry the current object from slice to slice."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.first, self.last = QSpinBox(), QSpinBox()
+        self._of: object = None
+        for box, text in ((self.first, "from "), (self.last, "to ")):
+            box.setPrefix(text)
+            box.setToolTip("Stay within these slices, both included")
+        self.bar = QProgressBar()
+        self.bar.setFormat("slice %v of %m")
+        self.stop = button("Stop", "Stop after this slice; what was found stays", segmenter.stop)
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        buttons = (
+            button("Down", "Carry on from this slice towards slice 0", lambda: self._run(-1)),
+            button("Both ways", "Carry on in both directions, from all prompts", lambda: self._run(0)),
+            button("Up", "Carry on from this slice towards the last", lambda: self._run(1)),
+        )
+        for column, each in enumerate(buttons):
+            layout.addWidget(each, 0, 2 * column, 1, 2)
+        layout.addWidget(self.first, 1, 0, 1, 3)
+        layout.addWidget(self.last, 1, 3, 1, 3)
+        layout.addWidget(self.bar, 2, 0, 1, 4)
+        layout.addWidget(self.stop, 2, 4, 1, 2)
+        self._show(PROPAGATE, 0, 0)
+        segmenter.progressed.connect(self._show)
+
+    def refresh(self) -> None:
+        """Show the range of the axis across the screen."""
+        layers = self.segmenter.layers
+        where = None if layers is None else layers.where
+        if layers is None or where is None or self._of == (layers, where.axis):
+            return
+        self._of = layers, where.axis
+        end = layers.session.volume.geometry.shape[where.axis] - 1
+        for box, value in ((self.first, 0), (self.last, end)):
+            box.setRange(0, end)
+            box.setValue(value)
+
+    def _run(self, direction: int) -> None:
+        layers = self.segmenter.layers
+        where = None if layers is None else layers.where
+        here = 0 if where is None else where.index
+        first = max(here, self.first.value()) if direction > 0 else self.first.value()
+        last = min(here, self.last.value()) if direction < 0 else self.last.value()
+        self.segmenter.propagate(first, last)
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        running = what == PROPAGATE and total > 0
+        self.bar.setVisible(running)
+        self.stop.setVisible(running)
+        self.bar.setMaximum(max(1, total))
+        self.bar.setValue(done)
+
+
+class CorrectionPanel(Panel):
+    """Repair the current object."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.whole = QCheckBox("On all slices, not only on this one")
+        self.protect = QCheckBox("Protect other objects")
+        self.protect.setToolTip("The brush and the model leave other objects alone (B on a labels layer)")
+        self.protect.toggled.connect(self._protect)
+        self.segmenter = segmenter
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for n, (operation, (text, tip)) in enumerate(CORRECTIONS.items()):
+            layout.addWidget(button(text, tip, partial(self._run, operation)), n // 3, n % 3)
+        layout.addWidget(self.whole, 2, 0, 1, 3)
+        layout.addWidget(self.protect, 3, 0, 1, 3)
+
+    def refresh(self) -> None:
+        """Show how things are."""
+        if self.segmenter.layers is not None:
+            self.protect.setChecked(self.segmenter.layers.session.protect_others)
+
+    def _run(self, operation: str) -> None:
+        self.segmenter.correct(operation, whole=self.whole.isChecked())
+
+    def _protect(self, is_on: bool) -> None:
+        layers = self.segmenter.layers
+        if layers is not None:
+            layers.session.protect_others = is_on
+            if layers.labels is not None:
+                layers.labels.preserve_labels = is_on
+
+
+class WindowPanel(Panel):
+    """Which intensities the model sees."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.text = note()
+        self.choice = QComboBox()
+        self.choice.addItems([name.replace("_", " ") for name in PRESETS])
+        self.choice.addItem("percentile")
+        self.choice.setToolTip("Presets are in Hounsfield units, for CT; percentiles suit all else")
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.text, 0, 0, 1, 2)
+        layout.addWidget(self.choice, 1, 0)
+        layout.addWidget(button("Use", "Let screen and model use this window", self._preset), 1, 1)
+        tip = "Let the model see what the contrast on screen shows now"
+        layout.addWidget(button("As displayed", tip, self._displayed), 2, 0, 1, 2)
+
+    def refresh(self) -> None:
+        """Say which window it is."""
+        layers = self.segmenter.layers
+        if layers is not None:
+            window = layers.session.window
+            name = window.name.replace("_", " ")
+            self.text.setText(
+                f"The model sees: {name}, {window.lower:.6g} to {window.upper:.6g}. "
+                "The contrast on screen does not change that."
+            )
+
+    def _preset(self) -> None:
+        layers = self.segmenter.layers
+        if layers is None:
+            return
+        name = self.choice.currentText().replace(" ", "_")
+        # Every second slice tells the percentiles of a large volume just as well, and at once.
+        chosen = PRESETS.get(name) or percentile_window(layers.session.volume.array[::2, ::4, ::4])
+        if not layers.image.rgb:
+            layers.image.contrast_limits_range = (
+                min(chosen.lower, layers.image.contrast_limits_range[0]),
+                max(chosen.upper, layers.image.contrast_limits_range[1]),
+            )
+            layers.image.contrast_limits = (chosen.lower, chosen.upper)
+        self.segmenter.set_window(chosen)
+
+    def _displayed(self) -> None:
+        layers = self.segmenter.layers
+        if layers is not None and not layers.image.rgb:
+            lower, upper = layers.image.contrast_limits
+            self.segmenter.set_window(Window(lower, upper, "as displayed"))
+
+
+class ComparePanel(Panel):
+    """Dice of the current object with a reference label layer."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.choice = QComboBox()
+        self.choice.setToolTip("A label layer to compare with")
+        self.choice.currentIndexChanged.connect(lambda index: self.refresh())
+        self.text = note("Choose a reference label layer.")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.choice)
+        layout.addWidget(self.text)
+        adopt = button("Edit this layer instead", "Go on with its labels; they are kept", self._adopt)
+        layout.addWidget(adopt)
+
+    def refresh(self) -> None:
+        """List the label layers there are and, when shown, say how well the slice agrees."""
+        layers = self.segmenter.layers
+        own = None if layers is None else layers.labels
+        found = [x.name for x in self.segmenter.viewer.layers if isinstance(x, Labels) and x != own]
+        listed = [self.choice.itemText(i) for i in range(self.choice.count())]
+        if listed != ["(none)", *found]:
+            before = self.choice.currentText()
+            self.choice.blockSignals(True)
+            self.choice.clear()
+            self.choice.addItems(["(none)", *found])
+            self.choice.setCurrentText(before if before in found else "(none)")
+            self.choice.blockSignals(False)
+        if self.isVisible():
+            self.text.setText(self._agreement())
+
+    def _reference(self) -> Labels | None:
+        name = self.choice.currentText()
+        there = name in self.segmenter.viewer.layers and isinstance(
+            self.segmenter.viewer.layers[name], Labels
+        )
+        return self.segmenter.viewer.layers[name] if there else None
+
+    def _agreement(self) -> str:
+        layers, reference = self.segmenter.layers, self._reference()
+        where = None if layers is None else layers.where
+        if layers is None or reference is None or where is None:
+            return "Choose a reference label layer."
+        shape = layers.session.labels.shape
+        data = reference.data if reference.ndim == 3 else reference.data[None]
+        if data.shape != shape:
+            return f"'{reference.name}' has the shape {data.shape}, expected {shape}."
+        mine = where.take(layers.session.labels) == layers.label
+        other = SliceIndex(where.axis, where.index).take(data)
+        shared = other[mine & (other != 0)]
+        if not shared.size:
+            return "The object and the reference share no pixel on this slice."
+        values, counts = np.unique(shared, return_counts=True)
+        label = int(values[counts.argmax()])
+        return f"Dice with label {label} of the reference, on this slice: {dice(mine, other == label):.3f}"
+
+    def _adopt(self) -> None:
+        reference = self._reference()
+        if reference is not None:
+            self.segmenter.use_labels(reference)
