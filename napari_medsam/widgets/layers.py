@@ -204,7 +204,8 @@ class SessionLayers:
         self.session.remove_object(label, self.census.slices(label), into)
         self.census.moved(label, into)
         if self.labels is not None:
-            self.labels.refresh()
+            with self._silence():
+                self.labels.refresh()
         self._look()
         self.select(into or next(iter(self.session.objects), None) or self.session.add_object())
         self.unsaved = True
