@@ -130,9 +130,10 @@ def corrective_click(
 def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Slice index and object number of n objects worth prompting.
 
-    Every slice is as likely as any other, and a large object more than a small one. Twice as many are picked
-    as are asked for, and those that stand out least are dropped: what cannot be seen teaches nothing but to
-    guess outlines.
+    Every slice is as likely as any other, and a large object more than a small one. Half as many again are
+    picked as are asked for, and those that stand out least are dropped: what cannot be seen teaches nothing but to
+    guess outlines. Hollow objects are favoured: their boxes differ little from those of what they enclose, and
+    a net that sees few of them fills every ring.
     """
     maps = batch.objects
     count = int(maps.max()) + 1
@@ -141,12 +142,22 @@ def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tu
     areas[:, 0] = 0
     fits = (areas >= MIN_AREA_PX) & (areas <= MAX_AREA_SHARE * maps[0].numel())
     usable = torch.nonzero(fits.any(1)).flatten()
-    where = usable[torch.randint(len(usable), (2 * n,), generator=generator, device=maps.device)]
+    where = usable[torch.randint(len(usable), (n + (n + 1) // 2,), generator=generator, device=maps.device)]
     weights = (areas.pow(0.25) * fits)[where]
     number = torch.multinomial(weights, 1, generator=generator).squeeze(1)
     masks = (maps[where] == number.view(-1, 1, 1)).float()[:, None]
-    kept = visibility(batch.images[where], masks).argsort(descending=True)[:n]
+    favoured = 0.5 * _hollow(masks) * (_rand(generator, len(where)) < 0.3)
+    # No more than "can be seen" is asked for: ranked by contrast, painted objects would push out real ones.
+    value = visibility(batch.images[where], masks).clamp_max(1.0) + favoured
+    kept = value.argsort(descending=True)[:n]
     return where[kept], number[kept]
+
+
+def _hollow(masks: Tensor) -> Tensor:
+    """1 where the middle of a mask's box is not part of the mask, else 0: (N,)."""
+    boxes = mask_boxes(masks[:, 0] > 0)
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).round().long().unbind(1)
+    return 1 - masks[torch.arange(len(masks), device=masks.device), 0, y, x]
 
 
 def visibility(images: Tensor, masks: Tensor) -> Tensor:
