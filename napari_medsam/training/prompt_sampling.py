@@ -131,9 +131,9 @@ def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tu
     """Slice index and object number of n objects worth prompting.
 
     Every slice is as likely as any other, and a large object more than a small one. Half as many again are
-    picked as are asked for, and those that stand out least are dropped: what cannot be seen teaches nothing but to
-    guess outlines. Hollow objects are favoured: their boxes differ little from those of what they enclose, and
-    a net that sees few of them fills every ring.
+    picked as are asked for, and those that stand out least are dropped: what cannot be seen teaches nothing
+    but to guess outlines. Hollow objects are favoured: their boxes differ little from those of what they
+    enclose, and a net that sees few of them fills every ring.
     """
     maps = batch.objects
     count = int(maps.max()) + 1
