@@ -2,7 +2,7 @@
 
 `predict` segments one slice from one box, `propagate` a volume from one box on one slice. Boxes are
 [x0, y0, x1, y1] in inclusive pixel indices. The environment variable NAPARI_MEDSAM_BENCH_MODEL names another
-model or weights file than the default.
+model, or a weights file of the SAM family, than the default.
 """
 
 import os
