@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from napari_medsam.models.crops import prompt_channels
+from napari_medsam.models.precision import has_bfloat16
 from napari_medsam.models.prompt_unet import PromptNet
 from napari_medsam.training.label_bank import LabelBank
 from napari_medsam.training.prompt_sampling import MODES, PromptBatch, corrective_click, draw_prompts
@@ -99,9 +100,8 @@ def predict_with_clicks(
         inputs = torch.cat([prompts.image, channels, previous], 1)
         last = k == clicks
         with torch.set_grad_enabled(train and last):
-            autocast = torch.autocast(inputs.device.type, torch.bfloat16)
-            with autocast:
-                logits, iou_logits = net(inputs)
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=has_bfloat16(inputs.device)):
+                logits, iou_logits = net(inputs.contiguous(memory_format=torch.channels_last))
         logits, iou_logits = logits.float(), iou_logits.float()
         if not last:
             point, label = corrective_click(logits, prompts.target, prompts.windows, generator)
@@ -173,7 +173,7 @@ class Run:
     def __init__(self, out: Path, config: RunConfig, device: torch.device) -> None:
         self.out, self.config, self.device = out, config, device
         torch.manual_seed(config.seed)
-        self.net = PromptNet().to(device)
+        self.net = PromptNet().to(device, memory_format=torch.channels_last)
         if config.start:
             self.net.load_state_dict(load_file(config.start))
         self.names = [n for n, _ in self.net.named_parameters()]
@@ -226,7 +226,7 @@ class Run:
 
     def averaged_net(self) -> PromptNet:
         """Return a copy of the net with the running average of the weights."""
-        net = PromptNet().to(self.device)
+        net = PromptNet().to(self.device, memory_format=torch.channels_last)
         net.load_state_dict({n: a.to(self.device) for n, a in zip(self.names, self.average, strict=True)})
         return net
 
