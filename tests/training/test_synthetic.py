@@ -6,7 +6,7 @@ import torch
 from napari_medsam.models.crops import mask_boxes
 from napari_medsam.training.prompt_sampling import MODES, corrective_click, draw_prompts, visibility
 from napari_medsam.training.shapes import Draw, ShapeTable, warped_grid
-from napari_medsam.training.synthetic import synthetic_slices
+from napari_medsam.training.synthetic import SliceBatch, synthetic_slices
 
 
 def seeded(seed=0):
@@ -106,6 +106,17 @@ def test_the_box_of_a_box_prompt_lies_on_its_object(prompts):
         assert b[2] > left
         assert b[1] < bottom
         assert b[3] > top
+
+
+def test_boxes_of_small_objects_on_large_slices_are_practised():
+    # Otherwise a rib in a box of three times its width is news to the net.
+    objects = torch.zeros(8, 192, 192, dtype=torch.int64)
+    objects[:, 92:100, 92:100] = 1
+    image = torch.where(objects > 0, 0.8, 0.2)[:, None]
+    boxes = draw_prompts(SliceBatch(image, objects, objects, objects), 200, seeded()).boxes
+    grown = torch.stack([92 - boxes[:, 0], boxes[:, 2] - 99])
+    assert float(grown.max()) == 10
+    assert 0 < float((grown > 4).float().mean()) < 0.25
 
 
 def test_a_correction_goes_into_the_largest_error_and_says_what_is_there():
