@@ -99,9 +99,9 @@ def predict_with_clicks(
         channels = prompt_channels(prompts.windows, prompts.boxes, prompts.has_box, points, labels)
         inputs = torch.cat([prompts.image, channels, previous], 1)
         last = k == clicks
-        with torch.set_grad_enabled(train and last):
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=has_bfloat16(inputs.device)):
-                logits, iou_logits = net(inputs.contiguous(memory_format=torch.channels_last))
+        autocast = torch.autocast(inputs.device.type, torch.bfloat16, enabled=has_bfloat16(inputs.device))
+        with torch.set_grad_enabled(train and last), autocast:
+            logits, iou_logits = net(inputs.contiguous(memory_format=torch.channels_last))
         logits, iou_logits = logits.float(), iou_logits.float()
         if not last:
             point, label = corrective_click(logits, prompts.target, prompts.windows, generator)
@@ -173,7 +173,7 @@ class Run:
     def __init__(self, out: Path, config: RunConfig, device: torch.device) -> None:
         self.out, self.config, self.device = out, config, device
         torch.manual_seed(config.seed)
-        self.net = PromptNet().to(device, memory_format=torch.channels_last)
+        self.net = PromptNet().to(device)
         if config.start:
             self.net.load_state_dict(load_file(config.start))
         self.names = [n for n, _ in self.net.named_parameters()]
@@ -226,7 +226,7 @@ class Run:
 
     def averaged_net(self) -> PromptNet:
         """Return a copy of the net with the running average of the weights."""
-        net = PromptNet().to(self.device, memory_format=torch.channels_last)
+        net = PromptNet().to(self.device)
         net.load_state_dict({n: a.to(self.device) for n, a in zip(self.names, self.average, strict=True)})
         return net
 
@@ -328,7 +328,8 @@ def export(run: Run, path: Path) -> None:
         "seconds": round(run.seconds),
         "torch": torch.__version__,
         "machine": machine,
-        "config": asdict(run.config),
+        # A path of the machine it ran on would say nothing to anybody else.
+        "config": asdict(run.config) | {"start": Path(run.config.start).name},
     }
     save_file(named, path, metadata={"made by": json.dumps(about)})
 

@@ -72,8 +72,8 @@ def _rand(generator: torch.Generator, *shape: int) -> Tensor:
 def _sloppy(boxes: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Boxes as drawn by hand: grown by up to 5 px at 256 px, tight, or off by a share of their side.
 
-    Half of the slices are taken for close-ups of larger ones, on which a hand is up to `CLOSEST_UP` times less
-    exact: the boxes of small objects on a whole body are mostly background.
+    Half of the slices are taken for close-ups of larger ones, on which a hand is up to `CLOSEST_UP` times
+    less exact: the boxes of small objects on a whole body are mostly background.
     """
     n, device = len(boxes), boxes.device
     sign = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=device)
@@ -136,10 +136,10 @@ def corrective_click(
 def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Slice index and object number of n objects worth prompting.
 
-    Every slice is as likely as any other, and a large object more than a small one. Half as many again are
-    picked as are asked for, and those that stand out least are dropped: what cannot be seen teaches nothing
-    but to guess outlines. Hollow objects are favoured: their boxes differ little from those of what they
-    enclose, and a net that sees few of them fills every ring.
+    Every slice is as likely as any other, and a large object more than a small one. Twice as many are picked
+    as are asked for, and those that stand out least are dropped: what cannot be seen teaches nothing but to
+    guess outlines. Hollow objects are favoured: their boxes differ little from those of what they enclose,
+    and a net that sees few of them fills every ring.
     """
     maps = batch.objects
     count = int(maps.max()) + 1
@@ -148,11 +148,11 @@ def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tu
     areas[:, 0] = 0
     fits = (areas >= MIN_AREA_PX) & (areas <= MAX_AREA_SHARE * maps[0].numel())
     usable = torch.nonzero(fits.any(1)).flatten()
-    where = usable[torch.randint(len(usable), (n + (n + 1) // 2,), generator=generator, device=maps.device)]
+    where = usable[torch.randint(len(usable), (2 * n,), generator=generator, device=maps.device)]
     weights = (areas.pow(0.25) * fits)[where]
     number = torch.multinomial(weights, 1, generator=generator).squeeze(1)
     masks = (maps[where] == number.view(-1, 1, 1)).float()[:, None]
-    favoured = 0.5 * _hollow(masks) * (_rand(generator, len(where)) < 0.3)
+    favoured = 0.5 * _hollow(masks) * (_rand(generator, len(where)) < 0.5)
     # No more than "can be seen" is asked for: ranked by contrast, painted objects would push out real ones.
     value = visibility(batch.images[where], masks).clamp_max(1.0) + favoured
     kept = value.argsort(descending=True)[:n]
