@@ -181,7 +181,7 @@ def encoder(report: Report, variant: str, rates: dict[str, float], quick: bool) 
     device = report.device
     repeats = (5 if quick else 20) if device == "cuda" else (1 if quick else 3)
     model = make(variant, device)
-    low = copy.deepcopy(model).lower_precision()
+    low = copy.deepcopy(model).set_precision(torch.bfloat16)
     x = picture(model.image_size, 1, device)
     group = f"{variant} encoder"
     works: dict[str, Work] = {
