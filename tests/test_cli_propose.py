@@ -68,7 +68,7 @@ def done(*words: object) -> Result:
 
 
 def test_proposals_are_listed_best_first_and_written_small_over_large(model, image, tmp_path):
-    """The numbers in the table are the labels in the file, and a small object in a large one stays visible."""
+    """The numbers in the table are the labels in the file; a small object in a large one stays visible."""
     out = tmp_path / "out.nii.gz"
     found = json.loads(done("propose", image, "--slice", 3, "-o", out, "--grid", 20, "--json").stdout)
     assert found["output"] == str(out)
