@@ -73,12 +73,21 @@ class SlicePredictor:
         What the image encoder of a SAM-family model computes in: ``"float32"``; ``"bfloat16"``, about twice
         as fast where the device has instructions for it, and a little less exact; or ``"auto"`` for bfloat16
         on such a device and float32 on any other. It rounds the model's own weights, for good.
+    engine
+        What runs the image encoder of a SAM-family model: ``"torch"``; ``"openvino"``, faster on a CPU, with
+        the extra of that name, after a minute's conversion the first time; or ``"auto"`` for openvino where
+        it is installed and the device is the CPU. Where openvino fails, torch takes over with a notice.
 
     Raises
     ------
     PredictorError
-        When the device is not there or does not compute in the precision, or nothing is known of how to feed
-        the model's family.
+        When the device is not there, or does not compute in the precision or with the engine; or nothing is
+        known of how to feed the model's family.
+
+    Warns
+    -----
+    PredictorWarning
+        Before something that takes long, and when something slower has to be used.
     """
 
     def __init__(
@@ -87,8 +96,9 @@ class SlicePredictor:
         device: str = "cpu",
         cache: EmbeddingCache | None = None,
         precision: str = "auto",
+        engine: str = "torch",
     ) -> None:
-        self._encoder = SliceEncoder(model, device, cache, precision)
+        self._encoder = SliceEncoder(model, device, cache, precision, engine)
         self._contract = self._encoder.contract
         self._embedding: Any = None
         self._key: Hashable | None = None

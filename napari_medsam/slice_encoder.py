@@ -19,12 +19,14 @@ from torch import Tensor
 from napari_medsam.contracts import CONTRACTS
 from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models import PromptableModel
+from napari_medsam.models.openvino_engine import EngineError, OpenVinoEncoder, has_openvino, openvino_encoder
 from napari_medsam.models.precision import has_bfloat16
 from napari_medsam.models.sam import Sam
 
 Result = TypeVar("Result")
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+ENGINES = ("auto", "torch", "openvino")
 CPU = torch.device("cpu")
 
 SLICES_AT_ONCE = {"cuda": 8}
@@ -44,7 +46,7 @@ class SliceEncoder:
 
     Parameters
     ----------
-    model, device, cache, precision
+    model, device, cache, precision, engine
         As for `napari_medsam.predictor.SlicePredictor`.
 
     Attributes
@@ -61,7 +63,12 @@ class SliceEncoder:
     """
 
     def __init__(
-        self, model: PromptableModel, device: str, cache: EmbeddingCache | None, precision: str
+        self,
+        model: PromptableModel,
+        device: str,
+        cache: EmbeddingCache | None,
+        precision: str,
+        engine: str = "torch",
     ) -> None:
         if model.family not in CONTRACTS:
             raise PredictorError(
@@ -73,9 +80,13 @@ class SliceEncoder:
         dtype = choose_precision(precision, place)
         if precision == "bfloat16" and not isinstance(model, Sam):
             raise PredictorError("This model computes in float32 only: leave the precision at auto.")
+        wants_openvino = choose_openvino(engine, place, model)
         self.contract = CONTRACTS[model.family]
         self.cache = cache if isinstance(model, Sam) else None
-        self._move(place, dtype)
+        self._openvino: OpenVinoEncoder | None = None
+        self._move(place, torch.float32 if wants_openvino else dtype)
+        if wants_openvino and not self._use_openvino(dtype):
+            self._move(place, dtype)
 
     def encode(self, image: NDArray[np.float32]) -> Any:
         """Embedding of a slice that `checked_slice` returned, from the cache if it is there."""
@@ -110,11 +121,7 @@ class SliceEncoder:
         except torch.OutOfMemoryError:
             if self.device.type == "cpu" or not isinstance(self.model, torch.nn.Module):
                 raise
-        warnings.warn(
-            f"The device {self.device} has too little free memory: going on, slower, on the CPU.",
-            PredictorWarning,
-            stacklevel=2,
-        )
+        _notice(f"The device {self.device} has too little free memory: going on, slower, on the CPU.")
         # Weights that were rounded for the device stay rounded, but a CPU must not have to emulate them.
         self._move(CPU, choose_precision("auto", CPU))
         return work()
@@ -127,6 +134,17 @@ class SliceEncoder:
         if isinstance(self.model, Sam):
             self.model.set_precision(dtype)
         self._fingerprint = b""
+
+    def _use_openvino(self, dtype: torch.dtype) -> bool:
+        assert isinstance(self.model, Sam)
+        weights = self._digest_of_model().hex()
+        try:
+            self._openvino = openvino_encoder(self.model.image_encoder, weights, dtype, _notice)
+        except EngineError as error:
+            _notice(f"{error}: going on with torch.")
+            return False
+        self._fingerprint = f"{weights} openvino {dtype}".encode()
+        return True
 
     def _embeddings(self, images: list[NDArray[np.float32]]) -> list[Tensor]:
         """(1, C, h, w) of each slice; in halves where the device has no room for all at once."""
@@ -141,6 +159,8 @@ class SliceEncoder:
     def _run(self, images: list[NDArray[np.float32]]) -> Any:
         tensors = [self.contract.tensor(image, self.model.image_size)[0] for image in images]
         with torch.inference_mode():
+            if self._openvino is not None and isinstance(self.model, Sam):
+                return self.model.embedding(self._openvino(torch.cat(tensors)))
             return self.model.encode_image(torch.cat(tensors).to(self.device))
 
     def _address(self, image: NDArray[np.float32]) -> str:
@@ -195,6 +215,29 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             "float32: leave the precision at auto."
         )
     return torch.float32 if name == "float32" or not fast else torch.bfloat16
+
+
+def choose_openvino(engine: str, device: torch.device, model: PromptableModel) -> bool:
+    """Say whether OpenVINO shall run a model's image encoder.
+
+    Raises
+    ------
+    PredictorError
+        When there is no such engine, or it is asked for what it cannot do.
+    """
+    if engine not in ENGINES:
+        raise PredictorError(f"There is no engine {engine!r}: use one of {', '.join(ENGINES)}.")
+    possible = device.type == "cpu" and isinstance(model, Sam)
+    if engine == "openvino" and not possible:
+        raise PredictorError(
+            "The engine openvino runs image encoders of the SAM family on the CPU: leave the engine at auto, "
+            "or choose another model or device."
+        )
+    return possible and (engine == "openvino" or (engine == "auto" and has_openvino()))
+
+
+def _notice(text: str) -> None:
+    warnings.warn(text, PredictorWarning, stacklevel=3)
 
 
 def checked_slice(image: NDArray) -> NDArray[np.float32]:

@@ -122,7 +122,7 @@ def sam(monkeypatch, tmp_path):
     return model
 
 
-SEGMENT = ("--box", "2,4,4,20,20", "--range", "1:3")
+SEGMENT = ("--box", "2,4,4,20,20", "--range", "1:3", "--engine", "torch")
 
 
 def test_a_second_run_on_an_image_encodes_nothing(sam, image, tmp_path, monkeypatch):

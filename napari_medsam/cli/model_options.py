@@ -21,6 +21,14 @@ Precision = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What runs a SAM-family model's image encoder: torch, openvino, or auto (openvino where it is "
+        "installed and the device is the CPU).",
+        rich_help_panel=PANEL,
+    ),
+]
 NoCache = Annotated[
     bool,
     typer.Option(
@@ -41,9 +49,14 @@ Window = Annotated[
 
 
 def load_predictor(
-    model: str, device: str = "auto", precision: str = "auto", *, no_cache: bool = False
+    model: str,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    *,
+    no_cache: bool = False,
 ) -> SlicePredictor:
-    """Load what `Model`, `Device`, `Precision` and `NoCache` say.
+    """Load what `Model`, `Device`, `Precision`, `Engine` and `NoCache` say.
 
     Raises
     ------
@@ -55,4 +68,4 @@ def load_predictor(
     from napari_medsam.predictor import SlicePredictor
 
     cache = None if no_cache else EmbeddingCache(default_cache_folder())
-    return SlicePredictor(zoo.load_model(model), device, cache, precision)
+    return SlicePredictor(zoo.load_model(model), device, cache, precision, engine)

@@ -15,7 +15,7 @@ from rich.table import Table
 from napari_medsam.cli.arguments import ArgumentError, parse_axis
 from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
 from napari_medsam.cli.image_options import Image, Series, TimePoint, check_output
-from napari_medsam.cli.model_options import Device, Model, NoCache, Precision, Window, load_predictor
+from napari_medsam.cli.model_options import Device, Engine, Model, NoCache, Precision, Window, load_predictor
 
 if TYPE_CHECKING:
     from napari_medsam.automatic import Proposal
@@ -85,6 +85,7 @@ def propose(
     model: Model = "default",
     device: Device = "auto",
     precision: Precision = "auto",
+    engine: Engine = "auto",
     no_cache: NoCache = False,
     series: Series = None,
     time_point: TimePoint = None,
@@ -105,7 +106,7 @@ def propose(
 
     volume = read_volume(image, series=series, time_point=time_point)
     where = SliceIndex(parse_axis(axis, volume.geometry), index).checked(volume.geometry.shape)
-    predictor = load_predictor(model, device, precision, no_cache=no_cache)
+    predictor = load_predictor(model, device, precision, engine, no_cache=no_cache)
     if "point" not in predictor.supported_prompts:
         raise ArgumentError(
             f"--model {model} was trained without points, which this command asks: "

@@ -16,7 +16,7 @@ from rich.table import Table
 from napari_medsam.cli.arguments import ArgumentError, build_objects, label_text, parse_axis, parse_range
 from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
 from napari_medsam.cli.image_options import Image, Series, TimePoint, check_output
-from napari_medsam.cli.model_options import Device, Model, NoCache, Precision, Window, load_predictor
+from napari_medsam.cli.model_options import Device, Engine, Model, NoCache, Precision, Window, load_predictor
 
 if TYPE_CHECKING:
     from napari_medsam.prompts import ObjectPrompts
@@ -164,6 +164,7 @@ def segment(
     model: Model = "default",
     device: Device = "auto",
     precision: Precision = "auto",
+    engine: Engine = "auto",
     no_cache: NoCache = False,
     series: Series = None,
     time_point: TimePoint = None,
@@ -185,7 +186,7 @@ def segment(
     objects = _objects(volume.geometry, prompts, box or [], point or [], label or [], axis)
     ranges = [parse_range(slices, volume.geometry.shape[_axis_of(thing)]) for thing in objects]
     chosen = parse_window(window, volume)
-    predictor = load_predictor(model, device, precision, no_cache=no_cache)
+    predictor = load_predictor(model, device, precision, engine, no_cache=no_cache)
     session = Session(volume, predictor, window=chosen)
     found = _run(session, objects, ranges, propagate=not no_propagate)
     write_labels(session.labels, volume.geometry, output)

@@ -82,4 +82,5 @@ def load_predictor(name: str) -> SlicePredictor:
     from napari_medsam.models.zoo import load_model
     from napari_medsam.predictor import SlicePredictor
 
-    return SlicePredictor(load_model(name), "auto", EmbeddingCache(default_cache_folder()))
+    cache = EmbeddingCache(default_cache_folder())
+    return SlicePredictor(load_model(name), "auto", cache, engine="auto")
