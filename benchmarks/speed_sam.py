@@ -4,9 +4,9 @@
 
 Everything is measured in one run, competitors turn by turn, and quoted as ratios: other machines, and the
 same machine on another day, differ. Needs torch and numpy only; weights are random, made from the tensors'
-names. Prints as it goes and writes ``speed_sam_<device>.json`` and ``.md``. Rows in bfloat16 are left out where
-the device would have to emulate it. With ``--device cuda`` the same
-rows are measured on the GPU, and the encoders' peak memory there.
+names. Prints as it goes and writes ``speed_sam_<device>.json`` and ``.md``. Rows in bfloat16 are left out
+where the device would have to emulate it. With ``--device cuda`` the same rows are measured on the GPU, and
+the encoders' peak memory there.
 """
 
 import argparse
