@@ -94,10 +94,11 @@ class SliceEncoder:
             return self.fitting(lambda: self._run([image]))
         if self.cache is None:
             return self.model.embedding(self._embeddings([image])[0])
-        address = self._address(image)
-        kept = self.cache.get(address)
+        kept = self.cache.get(self._address(image))
         if kept is None:
-            kept = self.cache.put(address, self._embeddings([image])[0].cpu().numpy())
+            fresh = self._embeddings([image])[0].cpu().numpy()
+            # Encoding may have moved the model to the CPU, where its embeddings have other addresses.
+            kept = self.cache.put(self._address(image), fresh)
         return self.model.embedding(torch.from_numpy(kept.astype(np.float32)).to(self.device))
 
     def ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
@@ -106,10 +107,9 @@ class SliceEncoder:
             return
         done, source = 0, iter(images)
         while group := [checked_slice(image) for image in islice(source, self.at_once)]:
-            missing = {self._address(image): image for image in group}
-            missing = {address: i for address, i in missing.items() if self.cache.get(address) is None}
-            for address, found in zip(missing, self._embeddings([*missing.values()]), strict=True):
-                self.cache.put(address, found.cpu().numpy())
+            missing = [image for image in group if self.cache.get(self._address(image)) is None]
+            for image, found in zip(missing, self._embeddings(missing), strict=True):
+                self.cache.put(self._address(image), found.cpu().numpy())
             for _ in group:
                 done += 1
                 yield done
