@@ -14,6 +14,7 @@ import copy
 import json
 import os
 import platform
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from reference_schedule import reference_decode, reference_encoders
 from torch import Tensor
 
 from napari_medsam.models import sam
+from napari_medsam.models.openvino_engine import has_openvino, openvino_encoder
 from napari_medsam.models.precision import has_bfloat16
 from napari_medsam.models.sam import Sam, build_sam
 
@@ -201,6 +203,10 @@ def encoder(report: Report, variant: str, rates: dict[str, float], quick: bool) 
     }
     if low is not None:
         works["ours bfloat16"] = lambda: low.image_encoder(x)
+    if device == "cpu" and has_openvino():
+        with tempfile.TemporaryDirectory() as folder:
+            engine = openvino_encoder(model.image_encoder, variant, torch.float32, print, Path(folder))
+        works["OpenVINO float32"] = lambda: engine(x)
     times = race(report, group, works, repeats)
     if variant == "vit_b":
         for name, dtype in (("ours float32", "torch.float32"), ("ours bfloat16", "torch.bfloat16")):
