@@ -1,17 +1,20 @@
 """Speed of the SAM family against the publishers' order of work and the machine's own matrix products.
 
-    python benchmarks/speed_sam.py --device cpu|cuda [--quick] [--out FOLDER]
+    python benchmarks/speed_sam.py --device cpu|cuda [--quick] [--only PART ...] [--out FOLDER]
 
 Everything is measured in one run, competitors turn by turn, and quoted as ratios: other machines, and the
 same machine on another day, differ. Needs torch and numpy only; weights are random, made from the tensors'
-names. Prints as it goes and writes ``speed_sam_<device>.json`` and ``.md``. With ``--device cuda`` the same
-rows are measured on the GPU, and the encoders' peak memory there.
+names. Prints as it goes and writes ``speed_sam_<device>.json`` and ``.md``. Rows in bfloat16 are left out
+where the device would have to emulate it. With ``--device cuda`` the same rows are measured on the GPU, and
+the encoders' peak memory there.
 """
 
 import argparse
 import copy
 import json
+import os
 import platform
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -24,6 +27,8 @@ from reference_schedule import reference_decode, reference_encoders
 from torch import Tensor
 
 from napari_medsam.models import sam
+from napari_medsam.models.openvino_engine import has_openvino, openvino_encoder
+from napari_medsam.models.precision import has_bfloat16
 from napari_medsam.models.sam import Sam, build_sam
 
 Work = Callable[[], object]
@@ -46,7 +51,15 @@ class Report:
         name = (
             torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
         )
+        self.bfloat16 = has_bfloat16(torch.device(device))
         self.machine = f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        if device == "cpu":
+            self.machine += (
+                f", {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, load of the last "
+                f"minute before the run {os.getloadavg()[0]:.1f}"
+            )
+        if not self.bfloat16:
+            self.machine += "; no bfloat16 in hardware, so none is measured"
         print(self.machine, flush=True)
 
     def add(self, group: str, what: str, value: float, unit: str, note: str = "") -> None:
@@ -158,7 +171,7 @@ def ceiling(report: Report, quick: bool) -> dict[str, float]:
     """The machine's matrix products, in operations per second."""
     device, rates = report.device, {}
     side = (8192 if not quick else 4096) if device == "cuda" else 2048
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16) if report.bfloat16 else (torch.float32,):
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         seconds = [seconds_once(lambda a=a, b=b: a @ b, device) for _ in range(9)]
         rates[str(dtype)] = 2 * side**3 / min(seconds[3:])
@@ -181,40 +194,49 @@ def encoder(report: Report, variant: str, rates: dict[str, float], quick: bool) 
     device = report.device
     repeats = (5 if quick else 20) if device == "cuda" else (1 if quick else 3)
     model = make(variant, device)
-    low = copy.deepcopy(model).lower_precision()
+    low = copy.deepcopy(model).set_precision(torch.bfloat16) if report.bfloat16 else None
     x = picture(model.image_size, 1, device)
     group = f"{variant} encoder"
     works: dict[str, Work] = {
         "reference float32": referenced(model.image_encoder, x),
         "ours float32": lambda: model.image_encoder(x),
-        "ours bfloat16": lambda: low.image_encoder(x),
     }
+    if low is not None:
+        works["ours bfloat16"] = lambda: low.image_encoder(x)
+    if device == "cpu" and has_openvino():
+        with tempfile.TemporaryDirectory() as folder:
+            engine = openvino_encoder(model.image_encoder, variant, torch.float32, print, Path(folder))
+        works["OpenVINO float32"] = lambda: engine(x)
     times = race(report, group, works, repeats)
     if variant == "vit_b":
         for name, dtype in (("ours float32", "torch.float32"), ("ours bfloat16", "torch.bfloat16")):
-            report.add(group, f"{name} / floor", times[name] * rates[dtype] / VIT_B_FLOP, "x")
+            if name in times:
+                report.add(group, f"{name} / floor", times[name] * rates[dtype] / VIT_B_FLOP, "x")
     precision(report, model, low, x)
     if device == "cuda":
         peak_memory(report, group, works)
 
 
-def precision(report: Report, model: Sam, low: Sam, x: Tensor) -> None:
+def precision(report: Report, model: Sam, low: Sam | None, x: Tensor) -> None:
     """How far the order of work, and bfloat16, move embeddings and masks."""
     group = "numbers"
     with reference_encoders():
         reference = model.image_encoder(x)
-    ours, lower = model.encode_image(x), low.encode_image(x)
+    ours = model.encode_image(x)
     boxes = boxes_for(model.image_size, 16, report.device)
     report.add(
         group, "embedding, ours to reference, float32", relative(ours.image_embeddings, reference), "rel"
     )
-    report.add(group, "embedding, bfloat16 to float32", relative(lower.image_embeddings, reference), "rel")
     masks = model.decode(ours, None, None, boxes, None, False)[0]
+    expected = reference_decode(model, model.embedding(reference), boxes)[0]
+    report.add(group, "masks, ours to reference, float32", relative(masks, expected), "rel")
+    if low is None:
+        return
+    lower = low.encode_image(x)
+    report.add(group, "embedding, bfloat16 to float32", relative(lower.image_embeddings, reference), "rel")
     lower_masks = model.decode(lower, None, None, boxes, None, False)[0]
     mean, worst = mask_iou(lower_masks, masks)
     report.add(group, "mask IoU, bfloat16 to float32, 16 boxes", mean, "IoU", f"worst {worst:.4f}")
-    expected = reference_decode(model, model.embedding(reference), boxes)[0]
-    report.add(group, "masks, ours to reference, float32", relative(masks, expected), "rel")
 
 
 def peak_memory(report: Report, group: str, works: dict[str, Work]) -> None:

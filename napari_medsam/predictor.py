@@ -5,33 +5,24 @@ This is where (y, x) turns into the models' (x, y) and arrays into tensors. `set
 Apache-2.0). What each family wants to be fed is `napari_medsam.contracts`' business.
 """
 
-import hashlib
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_medsam.contracts import CERTAIN_LOGIT, CONTRACTS, Frame
+from napari_medsam.contracts import CERTAIN_LOGIT, Frame
 from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models import PromptableModel
 from napari_medsam.models.sam import Sam
 from napari_medsam.prompts import FOREGROUND, PromptError, SlicePrompts
+from napari_medsam.slice_encoder import PredictorError, PredictorWarning, SliceEncoder, checked_slice
 
-Result = TypeVar("Result")
-
-
-class PredictorError(ValueError):
-    """A slice or a request that cannot be predicted; the message is one sentence for the user."""
-
-
-class PredictorWarning(UserWarning):
-    """Something works less well than it could; the message is one sentence for the user."""
+__all__ = ["Prediction", "PredictorError", "PredictorWarning", "SlicePredictor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,28 +69,50 @@ class SlicePredictor:
     cache
         Where embeddings of slices are kept, for models of the SAM family. They are kept, and used from the
         first time on, in half precision.
+    precision
+        What the image encoder of a SAM-family model computes in: ``"float32"``; ``"bfloat16"``, about twice
+        as fast where the device has instructions for it, and a little less exact; or ``"auto"`` for bfloat16
+        on such a device and float32 on any other. It rounds the model's own weights, for good.
+    engine
+        What runs the image encoder of a SAM-family model: ``"torch"``; ``"openvino"``, faster on a CPU, with
+        the extra of that name, after a minute's conversion the first time; or ``"auto"`` for openvino where
+        it is installed and the device is the CPU. Where openvino fails, torch takes over with a notice.
 
     Raises
     ------
     PredictorError
-        When the device is not there, or nothing is known of how to feed the model's family.
+        When the device is not there, or does not compute in the precision or with the engine; or nothing is
+        known of how to feed the model's family.
+
+    Warns
+    -----
+    PredictorWarning
+        Before something that takes long, and when something slower has to be used.
     """
 
     def __init__(
-        self, model: PromptableModel, device: str = "cpu", cache: EmbeddingCache | None = None
+        self,
+        model: PromptableModel,
+        device: str = "cpu",
+        cache: EmbeddingCache | None = None,
+        precision: str = "auto",
+        engine: str = "torch",
     ) -> None:
-        if model.family not in CONTRACTS:
-            raise PredictorError(
-                f"Nothing is known of how to feed models of the family {model.family!r}: "
-                f"use one of {', '.join(CONTRACTS)}."
-            )
-        self.device = choose_device(device)
-        self.model = model.to(self.device) if isinstance(model, torch.nn.Module) else model
-        self._contract = CONTRACTS[model.family]
-        self._cache = cache
+        self._encoder = SliceEncoder(model, device, cache, precision, engine)
+        self._contract = self._encoder.contract
         self._embedding: Any = None
         self._key: Hashable | None = None
         self._frame = Frame((0, 0), (0, 0), 0)
+
+    @property
+    def model(self) -> PromptableModel:
+        """The model that is asked."""
+        return self._encoder.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; the CPU after another device had too little memory."""
+        return self._encoder.device
 
     @property
     def supported_prompts(self) -> frozenset[str]:
@@ -128,8 +141,8 @@ class SlicePredictor:
         """
         if key is not None and key == self._key:
             return
-        values = _checked_slice(image)
-        self._embedding = self._encoded(values)
+        values = checked_slice(image)
+        self._embedding = self._encoder.encode(values)
         self._frame = self._contract.frame((values.shape[0], values.shape[1]), self.model.image_size)
         self._key = key
 
@@ -139,23 +152,20 @@ class SlicePredictor:
         Parameters
         ----------
         images : iterable of numpy.ndarray
-            As for `set_slice`, the most wanted first; each is taken only when its turn has come.
+            As for `set_slice`, the most wanted first; each is taken only when its turn has come. Where the
+            device profits, several are encoded in one pass.
 
         Yields
         ------
         int
-            How many are done. To stop, stop asking.
+            How many are done, one more each time; nothing without a cache. To stop, stop asking.
 
         Raises
         ------
         PredictorError
             When an image is not fit for `set_slice`.
         """
-        if self._cache is None or not isinstance(self.model, Sam):
-            return
-        for done, image in enumerate(images, start=1):
-            self._encoded(_checked_slice(image))
-            yield done
+        return self._encoder.ahead(images)
 
     def predict(
         self, prompts: SlicePrompts, mask_input: NDArray | None = None, multimask_output: bool = False
@@ -230,41 +240,14 @@ class SlicePredictor:
             found |= zip(members, masks, strict=True)
         return [found[i] for i in range(len(requests))]
 
-    def _encoded(self, image: NDArray[np.float32]) -> Any:
-        if self._cache is None or not isinstance(self.model, Sam):
-            return self._fitting(lambda: self._encode(image))
-        address = hashlib.sha256(self._fingerprint)
-        address.update(repr(image.shape).encode())
-        address.update(image.data)
-        kept = self._cache.get(address.hexdigest())
-        if kept is None:
-            fresh = self._fitting(lambda: self._encode(image)).image_embeddings
-            kept = self._cache.put(address.hexdigest(), fresh.cpu().numpy())
-        return self.model.embedding(torch.from_numpy(kept.astype(np.float32)).to(self.device))
-
-    def _encode(self, image: NDArray[np.float32]) -> Any:
-        tensor, _ = self._contract.tensor(image, self.model.image_size)
-        with torch.inference_mode():
-            return self.model.encode_image(tensor.to(self.device))
-
-    @cached_property
-    def _fingerprint(self) -> bytes:
-        """Digest of what an embedding depends on beside the slice."""
-        assert isinstance(self.model, Sam)
-        digest = hashlib.sha256(self.model.family.encode())
-        for name, tensor in self.model.image_encoder.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.digest()
-
     def _decoded(self, requests: list[_Request], multimask_output: bool) -> list[Prediction]:
         """Masks of requests of one kind; in halves where the device has no room for all at once."""
+        if len(requests) == 1:
+            return self._encoder.fitting(lambda: self._decode(requests, multimask_output))
         try:
             return self._decode(requests, multimask_output)
         except torch.OutOfMemoryError:
-            if len(requests) == 1:
-                return self._fitting(lambda: self._decode(requests, multimask_output))
-        half = len(requests) // 2
+            half = len(requests) // 2
         return [
             m for part in (requests[:half], requests[half:]) for m in self._decoded(part, multimask_output)
         ]
@@ -275,6 +258,8 @@ class SlicePredictor:
         best = self._contract.always_candidates or (alone and self._contract.candidates_for_one_point)
         boxes, points, labels, known = self._tensors(requests)
         with torch.inference_mode():
+            # The encoder may have moved the model since the slice was set.
+            self._embedding = self._embedding.to(self.device)
             masks, scores = self.model.decode(
                 self._embedding, points, labels, boxes, known, multimask_output or best
             )
@@ -308,25 +293,12 @@ class SlicePredictor:
             return boxes, points, labels, None
         earlier = torch.from_numpy(np.stack([r.known for r in requests if r.known is not None]))[:, None]
         side = self.model.prompt_encoder.mask_input_size if isinstance(self.model, Sam) else 0
-        return boxes, points, labels, self._contract.earlier_mask(earlier.to(self.device), self._frame, side)
-
-    def _fitting(self, work: Callable[[], Result]) -> Result:
-        """Do it on the CPU, from now on, where the device has no room for it."""
-        try:
-            return work()
-        except torch.OutOfMemoryError:
-            if self.device.type == "cpu" or not isinstance(self.model, torch.nn.Module):
-                raise
-        warnings.warn(
-            f"The device {self.device} has too little free memory: going on, slower, on the CPU.",
-            PredictorWarning,
-            stacklevel=2,
+        return (
+            boxes,
+            points,
+            labels,
+            self._contract.earlier_mask(earlier.to(self.device), self._frame, side),
         )
-        self.device = torch.device("cpu")
-        self.model = self.model.to(self.device)
-        if isinstance(self.model, Sam) and self._embedding is not None:
-            self._embedding = self.model.embedding(self._embedding.image_embeddings.cpu())
-        return work()
 
     def _checked(self, prompts: SlicePrompts, mask_input: NDArray | None) -> _Request:
         kept = prompts.clipped(self._frame.shape)
@@ -364,31 +336,3 @@ class SlicePredictor:
             )
         known = np.where(mask, CERTAIN_LOGIT, -CERTAIN_LOGIT) if mask.dtype == np.bool_ else mask
         return np.asarray(known, np.float32)
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn ``"auto"`` or a device's name into a device that is there.
-
-    Raises
-    ------
-    PredictorError
-        When it is not.
-    """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next((n for n in ("cuda", "mps") if there[n]), "cpu")
-    if not there.get(name.split(":")[0], False):
-        usable = ", ".join(n for n, usable in there.items() if usable)
-        raise PredictorError(f"There is no device {name!r} on this machine: use auto, or one of {usable}.")
-    return torch.device(name)
-
-
-def _checked_slice(image: NDArray) -> NDArray[np.float32]:
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
-        raise PredictorError(
-            f"A slice must be (H, W) or (H, W, 3) with at least one pixel, not {image.shape}."
-        )
-    values = np.ascontiguousarray(image, np.float32)
-    if not np.isfinite(values).all():
-        raise PredictorError("A slice must hold finite values: apply a window to it first.")
-    return values

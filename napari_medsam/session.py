@@ -49,6 +49,10 @@ class Predictor(Protocol):
         """Segment what the prompts point at."""
         ...
 
+    def encode_ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
+        """Prepare slices that will be wanted soon, yielding how many are done."""
+        ...
+
 
 class Session:
     """One volume being segmented.
@@ -293,6 +297,31 @@ class Session:
     def image(self, where: SliceIndex) -> NDArray[np.float32]:
         """Return a slice as the model sees it: (H, W) or (H, W, 3), windowed to [0, 1]."""
         return apply_window(where.take(self.volume.array), self.window)
+
+    def encode_ahead(self, where: SliceIndex) -> Iterator[SliceIndex]:
+        """Prepare the slices along an axis, from one outwards, so that a prompt on them is answered at once.
+
+        Parameters
+        ----------
+        where
+            The slice that is looked at; it comes first.
+
+        Yields
+        ------
+        SliceIndex
+            Each slice when it is ready; none where there is nothing to prepare. To stop, stop asking.
+
+        Raises
+        ------
+        PromptError
+            When there is no such slice.
+        """
+        where.checked(self.volume.geometry.shape)
+        count = self.volume.geometry.shape[where.axis]
+        nearest = sorted(range(count), key=lambda index: (abs(index - where.index), index < where.index))
+        order = [SliceIndex(where.axis, index) for index in nearest]
+        for done in self.predictor.encode_ahead(self.image(each) for each in order):
+            yield order[done - 1]
 
     def predict(
         self, where: SliceIndex, prompts: SlicePrompts, previous: NDArray[np.bool_] | None

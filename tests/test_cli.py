@@ -254,6 +254,7 @@ BAD_SEGMENTS = {
     ),
     "window": (["--box", CUBE_BOX, "--window", "sunset"], "sunset"),
     "device": (["--box", CUBE_BOX, "--device", "abacus"], "abacus"),
+    "precision": (["--box", CUBE_BOX, "--precision", "int8"], "no precision 'int8'"),
     "series of a file": (["--box", CUBE_BOX, "--series", "1.2.3"], "1.2.3"),
     "time point": (["--box", CUBE_BOX, "--time-point", "4"], "time point is 4"),
     "prompts and box": (["--box", CUBE_BOX, "--prompts", "p.json"], "either of them"),
@@ -446,7 +447,7 @@ def test_the_version_is_printed() -> None:
     assert done("--version").stdout == f"napari-medsam {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["segment", "evaluate", "demo"])
+@pytest.mark.parametrize("command", ["segment", "propose", "evaluate", "demo"])
 def test_help_teaches_by_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has to guess the form of a box: the help shows commands to copy."""
     monkeypatch.setenv("COLUMNS", "200")

@@ -9,9 +9,9 @@ from napari_medsam.predictor import (
     PredictorError,
     PredictorWarning,
     SlicePredictor,
-    choose_device,
 )
 from napari_medsam.prompts import PromptError, SlicePrompts
+from napari_medsam.slice_encoder import choose_device
 
 IMAGE = np.linspace(0, 1, 20 * 30, dtype=np.float32).reshape(20, 30)
 

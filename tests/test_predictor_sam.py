@@ -6,7 +6,7 @@ import torch
 
 from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models.sam import build_sam
-from napari_medsam.predictor import PredictorWarning, SlicePredictor
+from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SlicePrompts
 
 BOXES = [SlicePrompts((2, 3, 20, 30)), SlicePrompts((5, 30, 35, 58)), SlicePrompts((10, 10, 12, 12))]
@@ -150,21 +150,3 @@ def test_no_room_for_all_objects_at_once_is_answered_with_smaller_batches(predic
     monkeypatch.setattr(predictor.model, "decode", cramped)
     for found, known in zip(predictor.predict_many(BOXES), expected, strict=True):
         np.testing.assert_allclose(found.logits, known.logits, rtol=1e-4, atol=1e-4)
-
-
-def test_no_room_on_the_device_at_all_is_answered_on_the_cpu_with_a_notice(predictor, monkeypatch):
-    encode, calls = predictor.model.encode_image, []
-
-    def full(tensor):
-        calls.append(1)
-        if len(calls) == 1:
-            raise torch.OutOfMemoryError
-        return encode(tensor)
-
-    monkeypatch.setattr(predictor.model, "encode_image", full)
-    predictor.device = torch.device("cuda")
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *rest: tensor)
-    with pytest.warns(PredictorWarning, match="device cuda has too little free memory"):
-        predictor.set_slice(image(1))
-    assert predictor.device.type == "cpu"
-    assert predictor.predict(BOXES[0]).masks.shape == (1, 40, 60)

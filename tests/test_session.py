@@ -145,3 +145,21 @@ def test_an_existing_label_map_is_shared_not_copied(session):
 def test_a_label_map_that_does_not_fit_is_refused(session, labels):
     with pytest.raises(PromptError, match=r"uint16 of shape \(9, 24, 30\)"):
         Session(session.volume, BoxFiller(), labels=labels)
+
+
+def test_slices_are_encoded_ahead_from_the_one_looked_at_outwards_and_only_when_asked(session):
+    seen = []
+
+    def encode_ahead(images):
+        for done, image in enumerate(images, start=1):
+            seen.append(image)
+            yield done
+
+    session.predictor.encode_ahead = encode_ahead
+    work = session.encode_ahead(SliceIndex(0, 6))
+    assert next(work) == SliceIndex(0, 6)
+    np.testing.assert_array_equal(seen, [session.image(SliceIndex(0, 6))])
+    assert [where.index for where in work] == [7, 5, 8, 4, 3, 2, 1, 0]
+    np.testing.assert_array_equal(seen[1], session.image(SliceIndex(0, 7)))
+    with pytest.raises(PromptError, match="no slice 9 along axis 0"):
+        next(session.encode_ahead(SliceIndex(0, 9)))

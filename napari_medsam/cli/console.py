@@ -6,9 +6,11 @@ import functools
 import json
 import math
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from errno import EPIPE
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -34,7 +36,8 @@ def reported(command: Callable[_Parameters, None]) -> Callable[_Parameters, None
     @functools.wraps(command)
     def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _plain_warnings():
+                command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
@@ -61,14 +64,36 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False, default=str))
 
 
-def progress_bar() -> Progress:
-    """Progress on stderr, which leaves nothing behind and stays silent where stderr is not a terminal."""
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print this package's warnings as the sentences they are, without the line of code they come from."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if category.__module__.startswith("napari_medsam."):
+                say(f"Note: {message}")
+            else:
+                usual(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def progress_bar(unit: str = "slices") -> Progress:
+    """Progress on stderr, which leaves nothing behind and stays silent where stderr is not a terminal.
+
+    Parameters
+    ----------
+    unit
+        What is counted.
+    """
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("slices"),
+        TextColumn(unit),
         TimeElapsedColumn(),
         console=console,
         transient=True,

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
+from napari_medsam.cli.model_options import load_predictor
 
 if TYPE_CHECKING:
     from napari_medsam.demo import DemoResult
@@ -61,10 +62,8 @@ def demo(
     Writes the CT, its true labels, what was found, the boxes and an overview picture.
     """
     from napari_medsam.demo import run_demo
-    from napari_medsam.models.zoo import load_model
-    from napari_medsam.predictor import SlicePredictor
 
-    predictor = SlicePredictor(load_model(model), device)
+    predictor = load_predictor(model, device)
     with progress_bar() as bar:
         task = bar.add_task("phantom", total=None)
 

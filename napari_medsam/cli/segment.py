@@ -15,6 +15,8 @@ from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, build_objects, label_text, parse_axis, parse_range
 from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
+from napari_medsam.cli.image_options import Image, Series, TimePoint, check_output
+from napari_medsam.cli.model_options import Device, Engine, Model, NoCache, Precision, Window, load_predictor
 
 if TYPE_CHECKING:
     from napari_medsam.prompts import ObjectPrompts
@@ -62,8 +64,7 @@ napari-medsam segment dicom/ -o nodule.nii.gz --axis sagittal \\
 ```
 """
 
-_PROMPTS, _MODEL, _IMAGE = "What to segment", "How", "Which part of the image"
-_OUTPUT_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_PROMPTS = "What to segment"
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,7 @@ class Found:
 
 @reported
 def segment(
-    image: Annotated[
-        Path, typer.Argument(help="NIfTI, NRRD, MetaImage or DICOM file, a picture, or a DICOM folder.")
-    ],
+    image: Image,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Label map to write: .nii.gz, .nii, .nrrd, .mha or .mhd.")
     ],
@@ -161,28 +160,14 @@ def segment(
             rich_help_panel=_PROMPTS,
         ),
     ] = False,
-    window: Annotated[
-        str,
-        typer.Option(
-            help="Intensities the model sees: soft_tissue, lung, mediastinum, bone, brain, liver, wide, "
-            "WIDTH/LEVEL, LOWER:UPPER, percentile, or auto (soft_tissue for CT, percentile for the rest).",
-            rich_help_panel=_MODEL,
-        ),
-    ] = "auto",
-    model: Annotated[
-        str, typer.Option(help="Name of a model, or a file with weights.", rich_help_panel=_MODEL)
-    ] = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_MODEL)] = "auto",
-    series: Annotated[
-        str | None,
-        typer.Option(
-            metavar="UID", help="Which series, in a DICOM folder that holds several.", rich_help_panel=_IMAGE
-        ),
-    ] = None,
-    time_point: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Which time point of a 4D image, from 0.", rich_help_panel=_IMAGE),
-    ] = None,
+    window: Window = "auto",
+    model: Model = "default",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    engine: Engine = "auto",
+    no_cache: NoCache = False,
+    series: Series = None,
+    time_point: TimePoint = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -191,9 +176,7 @@ def segment(
     Where objects meet, voxels go to the lower label (with --prompts: to the first in the file). OUTPUT is
     written in the end, as a whole, or not at all.
     """
-    _check_output(output, image)
-    from napari_medsam.models.zoo import load_model
-    from napari_medsam.predictor import SlicePredictor
+    check_output(output, image)
     from napari_medsam.session import Session
     from napari_medsam.volume import read_volume, write_labels
     from napari_medsam.windowing import guess_modality, parse_window
@@ -203,7 +186,8 @@ def segment(
     objects = _objects(volume.geometry, prompts, box or [], point or [], label or [], axis)
     ranges = [parse_range(slices, volume.geometry.shape[_axis_of(thing)]) for thing in objects]
     chosen = parse_window(window, volume)
-    session = Session(volume, SlicePredictor(load_model(model), device), window=chosen)
+    predictor = load_predictor(model, device, precision, engine, no_cache=no_cache)
+    session = Session(volume, predictor, window=chosen)
     found = _run(session, objects, ranges, propagate=not no_propagate)
     write_labels(session.labels, volume.geometry, output)
     seconds = time.perf_counter() - started
@@ -229,16 +213,6 @@ def segment(
         f"Wrote {output} in {seconds:.1f} s; {guess_modality(volume)} seen through the window "
         f"{chosen.name} ({chosen.lower:g} to {chosen.upper:g})."
     )
-
-
-def _check_output(output: Path, image: Path) -> None:
-    """Refuse an output before the work starts, where that can be told."""
-    if not output.name.lower().endswith(_OUTPUT_SUFFIXES):
-        raise ArgumentError(f"--output {output} must end in one of {', '.join(_OUTPUT_SUFFIXES)}.")
-    if not output.absolute().parent.is_dir():
-        raise ArgumentError(f"--output {output} lies in no folder that exists; make it, or give another.")
-    if output.exists() and image.exists() and output.samefile(image):
-        raise ArgumentError(f"--output {output} is the image itself; give the label map another name.")
 
 
 def _objects(

@@ -30,7 +30,10 @@ class PromptableModel(Protocol):
     """Subset of ``{"box", "point", "mask"}``: the prompts this net was trained with."""
 
     def encode_image(self, image: Tensor) -> Any:
-        """Turn a preprocessed image, (1, C, H, W) float32, into an embedding for `decode`."""
+        """Turn a preprocessed image, (1, C, H, W) float32, into an embedding for `decode`.
+
+        An embedding moves with ``to(device)``, as tensors do.
+        """
         ...
 
     def decode(

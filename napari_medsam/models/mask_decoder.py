@@ -4,14 +4,20 @@ Paper: Segment Anything (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643)
 facebookresearch/segment-anything (Apache-2.0). The code here is this project's own and orders the arithmetic
 for few prompt tokens (T, 7 for a box) against many image tokens (N, 4,096):
 
-- No image token is ever projected. ``q (x W)^T`` is computed as ``(q W^T) x^T`` and ``a (x W)`` as
-  ``(a x) W``, which costs heads * T columns per image token where a projection costs 128; biases of keys
-  cancel in the softmax over image tokens, biases of values pass through it, since its rows sum to 1.
-- Prompts on one image share the image tokens until the first layer has written to them: nothing is copied.
+- A prompt's own image tokens are never projected. ``q (x W)^T`` is computed as ``(q W^T) x^T`` and
+  ``a (x W)`` as ``(a x) W``, which costs heads * T columns per image token where a projection costs 128;
+  biases of keys cancel in the softmax over image tokens, biases of values pass through it, since its rows
+  sum to 1.
+- Prompts on one image share the image tokens until the first layer has written to them: nothing is copied,
+  and where there are more than a few prompts these tokens, and only these, are projected, once for all.
+- On the CPU prompts go through the net two at a time, and image tokens through the upscaling in parts: what
+  is written is still in the cache when it is read, and no buffer is so large that the system hands it out
+  anew each time, which takes as long as the arithmetic.
 - Upscaling by transposed convolutions of stride 2 is a linear layer per token; pixels are put in their places
   once, in the finished masks.
 """
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -19,6 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_medsam.models.image_encoder import LayerNorm2d, Mlp
+
+PROJECTED_FROM = 4
+"""Prompts from which on it pays to project the image tokens that they share."""
+
+PROMPTS_ON_CPU = 2
+"""Prompts that go through the net together on the CPU."""
+
+UPSCALED_ON_CPU = 2048
+"""Image tokens upscaled at a time on the CPU."""
 
 
 class Mlp3(nn.Module):
@@ -52,6 +67,25 @@ def weighted_sum(weights: Tensor, image: Tensor) -> Tensor:
     if len(image) == len(weights):
         return torch.bmm(weights, image)
     return (weights.flatten(0, 1) @ image[0]).view(*weights.shape[:2], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class SharedImage:
+    """Image tokens that several prompts share, projected for the first layer's two cross attentions.
+
+    Attributes
+    ----------
+    key : (heads, C, N)
+        What prompt tokens compare themselves with when they read.
+    value : (heads, N, C)
+        What they read.
+    query : (heads, C, N)
+        What compares itself with prompt tokens when they write.
+    """
+
+    key: Tensor
+    value: Tensor
+    query: Tensor
 
 
 class Attention(nn.Module):
@@ -108,7 +142,25 @@ class Attention(nn.Module):
         out = read @ self.v_proj.weight.unflatten(0, (self.num_heads, -1)).transpose(1, 2)
         return self.out_proj(out.transpose(1, 2).flatten(2) + self.v_proj.bias)
 
-    def into_image(self, tokens_pe: Tensor, tokens: Tensor, image_pe: Tensor, image: Tensor) -> Tensor:
+    def columns(self, layer: nn.Linear, image: Tensor) -> Tensor:
+        """Project shared image tokens, (1, N, dim), to (heads, inner_dim / heads, N)."""
+        return layer(image[0]).T.contiguous().unflatten(0, (self.num_heads, -1))
+
+    def from_shared(self, tokens_pe: Tensor, shared: SharedImage) -> Tensor:
+        """Return what `from_image` does, for image tokens that are projected already."""
+        query = self.split(self.q_proj(tokens_pe)).transpose(0, 1) * self.scale
+        weights = torch.softmax(query.flatten(1, 2) @ shared.key, dim=2)
+        out = (weights @ shared.value).unflatten(1, query.shape[1:3])
+        return self.out_proj(out.permute(1, 2, 0, 3).flatten(2))
+
+    def into_image(
+        self,
+        tokens_pe: Tensor,
+        tokens: Tensor,
+        image_pe: Tensor,
+        image: Tensor,
+        shared: SharedImage | None = None,
+    ) -> Tensor:
         """Image tokens after each has read from the prompt tokens.
 
         Parameters
@@ -117,16 +169,22 @@ class Attention(nn.Module):
             Keys and values.
         image_pe, image : (B or 1, N, dim)
             Queries, and the tokens that the result is added to.
+        shared
+            The queries, where they are projected already.
 
         Returns
         -------
         (B, N, dim)
         """
         key = self.split(self.k_proj(tokens_pe)) * self.scale
-        offset = key @ self.q_proj.bias.view(self.num_heads, -1, 1)
-        asked = key @ self.q_proj.weight.unflatten(0, (self.num_heads, -1))
-        scores = product(asked.flatten(1, 2), image_pe).unflatten(1, (self.num_heads, -1))
-        weights = torch.softmax(scores + offset, dim=2).flatten(1, 2)
+        if shared is not None:
+            rows = key.transpose(0, 1)
+            scores = (rows.flatten(1, 2) @ shared.query).unflatten(1, rows.shape[1:3]).transpose(0, 1)
+        else:
+            offset = key @ self.q_proj.bias.view(self.num_heads, -1, 1)
+            asked = key @ self.q_proj.weight.unflatten(0, (self.num_heads, -1))
+            scores = product(asked.flatten(1, 2), image_pe).unflatten(1, (self.num_heads, -1)) + offset
+        weights = torch.softmax(scores, dim=2).flatten(1, 2)
         out_weight = self.out_proj.weight.T.unflatten(0, (self.num_heads, -1))
         # Every head's weights sum to 1, so each can carry its share of the output bias.
         values = self.split(self.v_proj(tokens)) @ out_weight + self.out_proj.bias / self.num_heads
@@ -156,18 +214,33 @@ class TwoWayAttentionBlock(nn.Module):
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, num_heads, dim // 2)
 
-    def forward(self, tokens: Tensor, token_pe: Tensor, image: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, image: Tensor, pe: Tensor) -> SharedImage:
+        """Project (1, N, dim) image tokens, with (1, N, dim) position encodings, for all prompts."""
+        read, write = self.cross_attn_token_to_image, self.cross_attn_image_to_token
+        return SharedImage(
+            key=read.columns(read.k_proj, image + pe),
+            value=read.columns(read.v_proj, image).transpose(1, 2).contiguous(),
+            query=write.columns(write.q_proj, image + pe),
+        )
+
+    def forward(
+        self, tokens: Tensor, token_pe: Tensor, image: Tensor, pe: Tensor, shared: SharedImage | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Update (B, T, dim) prompt tokens and (B or 1, N, dim) image tokens, which become (B, N, dim)."""
         if self.first:
             tokens = self.self_attn.among_tokens(tokens, tokens)
         else:
             tokens = tokens + self.self_attn.among_tokens(tokens + token_pe, tokens)
         tokens = self.norm1(tokens)
-        image_pe = image + pe
-        read = self.cross_attn_token_to_image.from_image(tokens + token_pe, image_pe, image)
+        reader, writer = self.cross_attn_token_to_image, self.cross_attn_image_to_token
+        image_pe = image + pe if shared is None else image
+        if shared is None:
+            read = reader.from_image(tokens + token_pe, image_pe, image)
+        else:
+            read = reader.from_shared(tokens + token_pe, shared)
         tokens = self.norm2(tokens + read)
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.cross_attn_image_to_token.into_image(tokens + token_pe, tokens, image_pe, image)
+        image = writer.into_image(tokens + token_pe, tokens, image_pe, image, shared)
         return tokens, self.norm4(image)
 
 
@@ -188,7 +261,13 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(dim, num_heads, dim // 2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
-    def forward(self, token_pe: Tensor, image: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, image: Tensor, pe: Tensor) -> SharedImage:
+        """Project image tokens, (1, N, dim), that all prompts share, for `forward`."""
+        return cast("TwoWayAttentionBlock", self.layers[0]).project(image, pe)
+
+    def forward(
+        self, token_pe: Tensor, image: Tensor, pe: Tensor, shared: SharedImage | None
+    ) -> tuple[Tensor, Tensor]:
         """Run the layers.
 
         Parameters
@@ -199,6 +278,8 @@ class TwoWayTransformer(nn.Module):
             Image tokens.
         pe : (1, N, dim)
             Position encoding of the image tokens.
+        shared
+            What `project` returned for the image tokens, if it pays.
 
         Returns
         -------
@@ -207,7 +288,8 @@ class TwoWayTransformer(nn.Module):
         """
         tokens = token_pe
         for layer in self.layers:
-            tokens, image = layer(tokens, token_pe, image, pe)
+            tokens, image = layer(tokens, token_pe, image, pe, shared)
+            shared = None
         read = self.final_attn_token_to_image.from_image(tokens + token_pe, image + pe, image)
         return self.norm_final_attn(tokens + read), image
 
@@ -277,14 +359,24 @@ class MaskDecoder(nn.Module):
         iou_predictions : (B, C)
         """
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([output_tokens.expand(len(sparse_embeddings), -1, -1), sparse_embeddings], dim=1)
+        count = len(sparse_embeddings)
+        tokens = torch.cat([output_tokens.expand(count, -1, -1), sparse_embeddings], dim=1)
         height, width = image_embeddings.shape[2:]
         image = (image_embeddings + dense_embeddings).flatten(2).transpose(1, 2).contiguous()
-        tokens, image = self.transformer(tokens, image, image_pe.flatten(2).transpose(1, 2))
+        pe = image_pe.flatten(2).transpose(1, 2).contiguous()
+        projected = len(image) == 1 and count >= PROJECTED_FROM
+        shared = self.transformer.project(image, pe) if projected else None
         wanted = range(1, self.num_mask_tokens) if multimask_output else range(1)
-        kernels = [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in wanted]
-        masks = self.paint(image, torch.stack(kernels, dim=1), height, width)
-        return masks, self.iou_prediction_head(tokens[:, 0])[:, wanted.start : wanted.stop]
+        at_once = PROMPTS_ON_CPU if image.device.type == "cpu" else count
+        masks, scores = [], []
+        for first in range(0, count, at_once):
+            part = slice(first, first + at_once)
+            own = image if len(image) == 1 else image[part]
+            read, written = self.transformer(tokens[part], own, pe, shared)
+            kernels = [self.output_hypernetworks_mlps[i](read[:, 1 + i]) for i in wanted]
+            masks.append(self.paint(written, torch.stack(kernels, dim=1), height, width))
+            scores.append(self.iou_prediction_head(read[:, 0])[:, wanted.start : wanted.stop])
+        return torch.cat(masks), torch.cat(scores)
 
     def paint(self, image: Tensor, kernels: Tensor, height: int, width: int) -> Tensor:
         """Upscale image tokens four times and apply one kernel per mask.
@@ -302,9 +394,13 @@ class MaskDecoder(nn.Module):
         """
         first, second = (cast("nn.ConvTranspose2d", self.output_upscaling[i]) for i in (0, 3))
         norm = cast("LayerNorm2d", self.output_upscaling[1])
-        x = F.gelu(norm.over_last(quadruple(first, image)))
-        x = F.gelu(quadruple(second, x)).flatten(1, -2)
-        masks = torch.bmm(kernels, x.transpose(1, 2))
+        at_once = UPSCALED_ON_CPU if image.device.type == "cpu" else image.shape[1]
+        parts = []
+        for tokens in image.split(at_once, dim=1):
+            x = F.gelu(norm.over_last(quadruple(first, tokens)))
+            x = F.gelu(quadruple(second, x)).flatten(1, -2)
+            parts.append(torch.bmm(kernels, x.transpose(1, 2)))
+        masks = torch.cat(parts, dim=2)
         # A token's 16 pixels are ordered row, column of the first doubling, then row, column of the second.
         masks = masks.view(*kernels.shape[:2], height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return masks.reshape(*kernels.shape[:2], 4 * height, 4 * width)

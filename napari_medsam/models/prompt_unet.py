@@ -113,6 +113,10 @@ class SliceEmbedding:
 
     image: Tensor
 
+    def to(self, device: torch.device) -> "SliceEmbedding":
+        """Move to a device, as tensors do."""
+        return SliceEmbedding(self.image.to(device))
+
 
 BOX_CONTEXTS = (1.45, 1.95)
 BOX_CANDIDATE_CONTEXTS = (1.4, 1.8, 2.4)

@@ -40,6 +40,10 @@ class SamEmbedding:
     image_embeddings: Tensor
     image_pe: Tensor
 
+    def to(self, device: torch.device) -> "SamEmbedding":
+        """Move to a device, as tensors do."""
+        return SamEmbedding(self.image_embeddings.to(device), self.image_pe.to(device))
+
 
 class Sam(nn.Module):
     """A promptable model of the SAM family; fulfils `napari_medsam.models.PromptableModel`.
@@ -72,16 +76,16 @@ class Sam(nn.Module):
         self.supported_prompts = supported_prompts
         self.family = family
 
-    def lower_precision(self, dtype: torch.dtype = torch.bfloat16) -> "Sam":
-        """Turn the image encoder's linear layers and convolutions to `dtype`, for good.
+    def set_precision(self, dtype: torch.dtype) -> "Sam":
+        """Turn the image encoder's linear layers and convolutions to `dtype`.
 
         Attention runs in `dtype` too; the residual stream, all norms, the prompt encoder and the mask decoder
-        stay float32, and so do inputs and outputs.
+        stay float32, and so do inputs and outputs. Weights that were rounded once stay rounded.
 
         Parameters
         ----------
         dtype
-            `torch.bfloat16`, or `torch.float16` on a GPU.
+            `torch.float32` or `torch.bfloat16`; on a GPU also `torch.float16`.
 
         Returns
         -------
@@ -95,25 +99,26 @@ class Sam(nn.Module):
 
     @torch.inference_mode()
     def encode_image(self, image: Tensor) -> SamEmbedding:
-        """Encode one preprocessed image.
+        """Encode preprocessed images.
 
         Parameters
         ----------
-        image : (1, 3, image_size, image_size) float32
+        image : (B, 3, image_size, image_size) float32
 
         Returns
         -------
         SamEmbedding
+            With (B, C, h, w) image embeddings; `decode` takes those of one image.
 
         Raises
         ------
         ValueError
             The image has another shape.
         """
-        expected = (1, 3, self.image_size, self.image_size)
-        if tuple(image.shape) != expected:
+        expected = (3, self.image_size, self.image_size)
+        if image.ndim != 4 or tuple(image.shape[1:]) != expected:
             raise ValueError(
-                f"The image has shape {tuple(image.shape)} where {expected} was expected; "
+                f"The image has shape {tuple(image.shape)} where {(1, *expected)} was expected; "
                 "let SlicePredictor prepare it."
             )
         return self.embedding(self.image_encoder(image))

@@ -7,7 +7,7 @@ LiteMedSAM. Parameter names follow ChaoningZhang/MobileSAM and the LiteMedSAM br
 
 Activations stay channels-last throughout. Outside training every batch normalisation is multiplied into the
 convolution before it, and attention biases are read from the parameters at every call, so that nothing goes
-stale when weights are loaded.
+stale when weights are loaded. On the CPU the wide layers inside a block go through the cache in parts.
 """
 
 from typing import cast
@@ -18,6 +18,18 @@ from torch.nn import functional as F
 
 from napari_medsam.models.attention import merge_windows, partition_windows
 from napari_medsam.models.image_encoder import Neck, dense
+
+CHANNELS_IN_CACHE = 64
+"""Hidden channels of a bottleneck computed at a time on the CPU."""
+
+TOKENS_IN_CACHE = 1024
+"""Tokens that pass an MLP at a time on the CPU."""
+
+
+def in_parts(x: Tensor) -> bool:
+    """Whether to compute wide layers in parts: on the CPU, for their results' sake alone."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    return plain and not torch.compiler.is_compiling()
 
 
 class ConvNorm(nn.Module):
@@ -42,13 +54,17 @@ class ConvNorm(nn.Module):
         """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
         if self.training:
             return self.bn(self.c(x))
-        mean, variance = cast("Tensor", self.bn.running_mean), cast("Tensor", self.bn.running_var)
-        scale = self.bn.weight * torch.rsqrt(variance + self.bn.eps)
-        weight = (self.c.weight * scale[:, None, None, None]).to(self.c.weight.dtype)
-        bias = (self.bn.bias - mean * scale).to(self.c.weight.dtype)
+        weight, bias = self.folded()
         if self.c.kernel_size == (1, 1):
             return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
         return F.conv2d(x, weight, bias, self.c.stride, self.c.padding, groups=self.c.groups)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution with the normalisation multiplied in."""
+        mean, variance = cast("Tensor", self.bn.running_mean), cast("Tensor", self.bn.running_var)
+        scale = self.bn.weight * torch.rsqrt(variance + self.bn.eps)
+        weight = (self.c.weight * scale[:, None, None, None]).to(self.c.weight.dtype)
+        return weight, (self.bn.bias - mean * scale).to(self.c.weight.dtype)
 
 
 class PatchEmbed(nn.Module):
@@ -94,8 +110,24 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
+        if not self.training and in_parts(x):
+            return F.gelu(self.by_channels(x))
         y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
         return F.gelu(self.conv3(y) + x)
+
+    def by_channels(self, x: Tensor) -> Tensor:
+        """Input of the last activation, summed over groups of hidden channels."""
+        (widen, b1), (depthwise, b2), (narrow, b3) = (
+            conv.folded() for conv in (self.conv1, self.conv2, self.conv3)
+        )
+        tokens = x.permute(0, 2, 3, 1)
+        out = (tokens + b3).flatten(0, 2)
+        for first in range(0, len(b1), CHANNELS_IN_CACHE):
+            part = slice(first, first + CHANNELS_IN_CACHE)
+            y = F.gelu(F.linear(tokens, widen[part].flatten(1), b1[part])).permute(0, 3, 1, 2)
+            y = F.gelu(F.conv2d(y, depthwise[part], b2[part], padding=1, groups=y.shape[1]))
+            out.addmm_(y.permute(0, 2, 3, 1).flatten(0, 2), narrow[:, part].flatten(1).T)
+        return out.view(tokens.shape).permute(0, 3, 1, 2)
 
 
 class PatchMerging(nn.Module):
@@ -180,6 +212,13 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., dim) to the same shape."""
+        if in_parts(x):
+            parts = x.flatten(0, -2).split(TOKENS_IN_CACHE)
+            return torch.cat([self.whole(part) for part in parts]).view(x.shape)
+        return self.whole(x)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """Map (..., dim) to the same shape, all tokens at once."""
         return dense(self.fc2, F.gelu(dense(self.fc1, self.norm(x.float()))))
 
 

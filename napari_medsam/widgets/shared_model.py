@@ -5,7 +5,7 @@ Loading torch and weights takes seconds in which nothing else has to wait.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
@@ -65,19 +65,22 @@ class SharedModel:
         """See `SlicePredictor.predict`."""
         return self.predictor.predict(prompts, mask_input, multimask_output)
 
+    def encode_ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
+        """See `SlicePredictor.encode_ahead`."""
+        return self.predictor.encode_ahead(images)
+
 
 def load_predictor(name: str) -> SlicePredictor:
-    """Load a model onto the fastest device there is.
-
-    Embeddings are kept in memory only: on disk they would show, later on, what was in the images.
+    """Load a model onto the fastest device there is; embeddings are kept in the user's cache folder.
 
     Raises
     ------
     ModelError
         When there is no such model, or its weights are not on this machine or not fit for use.
     """
-    from napari_medsam.embedding_cache import EmbeddingCache
+    from napari_medsam.embedding_cache import EmbeddingCache, default_cache_folder
     from napari_medsam.models.zoo import load_model
     from napari_medsam.predictor import SlicePredictor
 
-    return SlicePredictor(load_model(name), "auto", EmbeddingCache())
+    cache = EmbeddingCache(default_cache_folder())
+    return SlicePredictor(load_model(name), "auto", cache, engine="auto")

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from napari_medsam.models.mask_decoder import Attention, MaskDecoder, quadruple
+from napari_medsam.models import mask_decoder
+from napari_medsam.models.mask_decoder import Attention, MaskDecoder, TwoWayAttentionBlock, quadruple
 from napari_medsam.models.sam import build_sam
 
 
@@ -54,16 +55,37 @@ def test_sub_tokens_are_ordered_row_by_row():
     assert quadruple(layer, torch.ones(1, 1)).flatten().tolist() == [1, 2, 3, 4]
 
 
+def test_upscaling_in_parts_changes_nothing(monkeypatch):
+    torch.manual_seed(0)
+    decoder = MaskDecoder(32, mlp_dim=16).requires_grad_(False)
+    image, kernels = torch.randn(2, 3 * 5, 32), torch.randn(2, 3, 4)
+    whole = decoder.paint(image, kernels, 3, 5)
+    monkeypatch.setattr(mask_decoder, "UPSCALED_ON_CPU", 4)
+    torch.testing.assert_close(decoder.paint(image, kernels, 3, 5), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_image_tokens_projected_once_for_all_prompts_are_read_and_written_alike():
+    torch.manual_seed(0)
+    block = TwoWayAttentionBlock(16, 4, 32, first=True).requires_grad_(False)
+    token_pe, image, pe = torch.randn(3, 5, 16), torch.randn(1, 20, 16), torch.randn(1, 20, 16)
+    expected = block(token_pe, token_pe, image, pe)
+    found = block(token_pe, token_pe, image, pe, block.project(image, pe))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_many_objects_in_one_decode_are_the_same_as_one_by_one(with_mask):
     torch.manual_seed(0)
     model = build_sam("tiny_vit_b")
     embedding = model.encode_image(torch.randn(1, 3, 128, 128))
-    boxes = torch.tensor([[1.0, 2, 30, 40], [50, 60, 70, 80], [5, 5, 120, 120]])
-    earlier = torch.randn(3, 1, 32, 32) if with_mask else None
+    boxes = torch.tensor(
+        [[1.0, 2, 30, 40], [50, 60, 70, 80], [5, 5, 120, 120], [9, 3, 40, 90], [70, 1, 99, 30]]
+    )
+    assert len(boxes) >= mask_decoder.PROJECTED_FROM
+    earlier = torch.randn(len(boxes), 1, 32, 32) if with_mask else None
     masks, scores = model.decode(embedding, None, None, boxes, earlier, True)
-    assert masks.shape == (3, 3, 32, 32)
-    for i in range(3):
+    assert masks.shape == (len(boxes), 3, 32, 32)
+    for i in range(len(boxes)):
         one = None if earlier is None else earlier[i : i + 1]
         mask, score = model.decode(embedding, None, None, boxes[i : i + 1], one, True)
         torch.testing.assert_close(masks[i], mask[0], rtol=1e-4, atol=1e-5)

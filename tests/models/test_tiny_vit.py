@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from napari_medsam.models import tiny_vit
+from napari_medsam.models.sam import build_sam
 from napari_medsam.models.tiny_vit import Attention, ConvNorm, TinyViT
 
 
@@ -65,3 +67,16 @@ def test_embedding_side_follows_the_patch_stride(size, stride, side):
     net = TinyViT(size, stride, (8, 8, 8, 8), (1, 1, 1, 1), (1, 1, 1, 1), out_chans=6).eval()
     with torch.inference_mode():
         assert net(torch.randn(2, 3, size, size)).shape == (2, 6, side, side)
+
+
+@pytest.mark.parametrize("variant", ["tiny_vit_t", "tiny_lite_medsam"])
+def test_wide_layers_in_parts_give_what_they_give_as_a_whole(variant, monkeypatch):
+    torch.manual_seed(0)
+    encoder = build_sam(variant).image_encoder
+    image = torch.randn(2, 3, encoder.img_size, encoder.img_size)
+    whole = encoder(image)
+    assert whole.requires_grad, "with gradients nothing is computed in parts"
+    monkeypatch.setattr(tiny_vit, "CHANNELS_IN_CACHE", 24)
+    monkeypatch.setattr(tiny_vit, "TOKENS_IN_CACHE", 10)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(image), whole, rtol=1e-4, atol=1e-5)
