@@ -21,6 +21,7 @@ MIN_AREA_PX = 20
 MAX_AREA_SHARE = 0.5
 MAX_POINTS = 3
 CLOSEST_UP = 2.7
+SMALL_SIDE_PX = 24
 MODES = {"box": 0.48, "previous": 0.22, "points": 0.16, "box and points": 0.14}
 
 
@@ -72,12 +73,14 @@ def _rand(generator: torch.Generator, *shape: int) -> Tensor:
 def _sloppy(boxes: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Boxes as drawn by hand: grown by up to 5 px at 256 px, tight, or off by a share of their side.
 
-    Half of the slices are taken for close-ups of larger ones, on which a hand is up to `CLOSEST_UP` times
-    less exact: the boxes of small objects on a whole body are mostly background.
+    A small object is half of the time taken for one on a slice that is up to `CLOSEST_UP` times as large, on
+    which a hand is as many times less exact: such boxes are mostly background. Of larger objects the box must
+    go on telling a ring from what it encloses.
     """
     n, device = len(boxes), boxes.device
     sign = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=device)
-    closer = 1 + (CLOSEST_UP - 1) * (2 * _rand(generator, n, 1) - 1).clamp_min(0)
+    small = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) < SMALL_SIDE_PX
+    closer = 1 + (CLOSEST_UP - 1) * (2 * _rand(generator, n, 1) - 1).clamp_min(0) * small
     scale = closer * max(shape) / 256
     grown = torch.round(torch.floor(_rand(generator, n, 4) * 6) * scale) * sign
     sides = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
