@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QProgressBar
 
 from napari_medsam.models.specs import MODELS
+from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.parts import Panel, button, note
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ModelPanel(Panel):
 
     def refresh(self) -> None:
         """Describe the model that is chosen."""
-        from napari_medsam.models.zoo import weights_path
+        from napari_medsam.models.places import weights_path
 
         spec = MODELS[self.choice.currentText()]
         is_here = weights_path(spec.name).is_file()
@@ -83,7 +84,7 @@ class ModelPanel(Panel):
 
         def work() -> Iterator[tuple[int, int]]:
             from napari_medsam.models.download import download
-            from napari_medsam.models.zoo import weights_path
+            from napari_medsam.models.places import weights_path
 
             return download(spec, weights_path(spec.name).parent)
 
@@ -103,4 +104,4 @@ class ModelPanel(Panel):
         self.bar.hide()
         self.refresh()
         if error is not None:
-            self.segmenter.tell(error)
+            tell(error)
