@@ -12,8 +12,9 @@ from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED
 from napari_medsam.volume import Geometry, Volume, read_labels
 from napari_medsam.widgets.contrib import image_layer
+from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D
 from napari_medsam.widgets.planes import UNKNOWN_SIZE, box_corners
-from napari_medsam.widgets.segmenter import NO_IMAGE, NOT_IN_3D, Segmenter
+from napari_medsam.widgets.segmenter import Segmenter
 from napari_medsam.widgets.shared_model import SharedModel
 from napari_medsam.windowing import Window
 
@@ -25,7 +26,8 @@ SLAB = np.s_[3:9, 10:20, 15:35]
 def said(monkeypatch):
     """What napari would show the user as a warning."""
     shown = []
-    monkeypatch.setattr("napari_medsam.widgets.segmenter.show_warning", shown.append)
+    for module in ("segmenter", "messages"):
+        monkeypatch.setattr(f"napari_medsam.widgets.{module}.show_warning", shown.append)
     return shown
 
 
@@ -109,7 +111,8 @@ def test_a_second_box_on_a_slice_replaces_the_first(segmenter):
 def test_a_click_in_place_of_a_drag_draws_nothing(segmenter):
     draw(segmenter, SliceIndex(0, 5), (8, 12, 8.2, 12.2))
     assert len(segmenter.layers.boxes.data) == 0
-    assert segmenter.layers.labels is None
+    assert segmenter.layers.session.objects[1].slices == {}
+    assert not segmenter.layers.unsaved
 
 
 @pytest.mark.parametrize(("axis", "index", "box"), [(1, 12, (1, 10, 10, 40)), (2, 20, (1, 5, 10, 30))])

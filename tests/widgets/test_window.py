@@ -9,10 +9,10 @@ import sys
 import napari
 import numpy as np
 import pytest
+from hand import Hand
 from napari.layers import Labels
-from qtpy.QtCore import QPoint, QPointF, Qt
-from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QMessageBox
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
 
 from napari_medsam.phantom import ct_torso
 from napari_medsam.prompts import SliceIndex
@@ -50,73 +50,12 @@ def scan(tmp_path_factory):
     return path, index, (rows.min() - 2, columns.min() - 2, rows.max() + 2, columns.max() + 2)
 
 
-class Hand:
-    """Presses keys and moves the mouse over the canvas of a viewer."""
-
-    def __init__(self, viewer, qtbot):
-        self.viewer, self.qtbot = viewer, qtbot
-        self.docks = []
-        window = next(
-            w for w in QApplication.topLevelWidgets() if w.inherits("QMainWindow") and w.isVisible()
-        )
-        self.window = window
-        self.canvas = max(
-            (w for w in window.findChildren(object) if type(w).__name__ == "CanvasBackendDesktop"),
-            key=lambda w: w.width(),
-        )
-
-    def at(self, y, x, layer):
-        """Where on the canvas a pixel of a layer's slice is."""
-        order = self.viewer.dims.displayed
-        world = np.array([layer.scale[order[0]] * y, layer.scale[order[1]] * x])
-        centre = np.array(self.viewer.camera.center[-2:])
-        size = np.array([self.canvas.height(), self.canvas.width()])
-        place = (world - centre) * self.viewer.camera.zoom + size / 2
-        return QPoint(round(place[1]), round(place[0]))
-
-    def key(self, key, modifier=Qt.KeyboardModifier.NoModifier):
-        self.canvas.setFocus()
-        QTest.keyClick(self.canvas, key, modifier)
-        self.wait()
-
-    def drag(self, start, end):
-        button = Qt.MouseButton.LeftButton
-        QTest.mouseMove(self.canvas, start)
-        QTest.mousePress(self.canvas, button, pos=start)
-        for share in np.linspace(0.1, 1, 8):
-            step = QPointF(start) + (QPointF(end) - QPointF(start)) * float(share)
-            self._move(step, button)
-            self.wait()
-        QTest.mouseRelease(self.canvas, button, pos=end)
-        self.wait()
-
-    def click(self, place, button=Qt.MouseButton.LeftButton):
-        QTest.mouseMove(self.canvas, place)
-        QTest.mouseClick(self.canvas, button, pos=place)
-        self.wait()
-
-    def _move(self, place, button):
-        from qtpy.QtCore import QEvent
-        from qtpy.QtGui import QMouseEvent
-
-        no = Qt.KeyboardModifier.NoModifier
-        where = QPointF(self.canvas.mapToGlobal(place.toPoint()))
-        QApplication.sendEvent(
-            self.canvas, QMouseEvent(QEvent.Type.MouseMove, place, where, Qt.MouseButton.NoButton, button, no)
-        )
-
-    def wait(self):
-        QApplication.processEvents()
-
-    def until(self, condition):
-        self.qtbot.waitUntil(condition, timeout=60_000)
-
-
 @pytest.fixture
 def hand(qtbot):
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1280, 800)
-    made = Hand(viewer, qtbot)
+    made = Hand(viewer)
+    made.docks = []
     made.wait()
     yield made
     for dock in made.docks:
@@ -232,7 +171,7 @@ def test_unsaved_work_is_asked_about_on_close(hand, scan, monkeypatch, answer, c
     button = getattr(QMessageBox.StandardButton, answer)
     monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(1) or button)
     event = QCloseEvent()
-    assert dock.eventFilter(dock.window(), event) is not closes
+    assert dock.keeper.eventFilter(dock.window(), event) is not closes
     assert asked == [1]
 
 
