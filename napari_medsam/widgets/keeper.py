@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_medsam.widgets.saving import default_path, prompts_path
@@ -43,7 +43,8 @@ class Keeper(QObject):
         self.segmenter.progressed.connect(self._close_once_saved)
         self._saved_to: dict[Path, SessionLayers] = {}
         self._is_closing = False
-        self.segmenter.warm_up()
+        # Loading torch beside them would hold up dock and layers, which are being made just now.
+        QTimer.singleShot(0, self.segmenter.warm_up)
 
     @classmethod
     def of(cls, viewer: napari.Viewer) -> Keeper:

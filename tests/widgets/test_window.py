@@ -173,24 +173,3 @@ def test_unsaved_work_is_asked_about_on_close(hand, scan, monkeypatch, answer, c
     event = QCloseEvent()
     assert dock.keeper.eventFilter(dock.window(), event) is not closes
     assert asked == [1]
-
-
-def test_the_keys_clash_with_none_of_naparis(hand, scan):
-    """A key that napari uses already does something else than the list of shortcuts says."""
-    from napari.components import ViewerModel
-    from napari.layers import Image, Points, Shapes
-    from napari.utils.shortcuts import default_shortcuts
-
-    from napari_medsam.widgets.actions import ACTIONS
-
-    assert {str(k) for k in default_shortcuts}
-    groups = {Image: "image", Labels: "labels", Points: "points", Shapes: "shapes"}
-    used = {group: set() for group in groups.values()} | {"": set()}
-    for name, keys in default_shortcuts.items():
-        group = next((g for g in groups.values() if f"_{g}_" in name), "")
-        used[group] |= {str(k) for k in keys}
-    ours = [(provider, key) for _, _, _, keys in ACTIONS for provider, key in keys.items()]
-    for provider, key in ours:
-        taken = set().union(*used.values()) if provider is ViewerModel else used[groups[provider]]
-        assert key not in taken, (provider, key)
-    assert napari.current_viewer() is not None
