@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_medsam.propagation import SliceMask
 
+UNDONE = "Undo changed slice {}, which is not on screen."
 LOCKED = "Slice {} is accepted, so it stays as it is: press A to unlock it."
 
 
@@ -64,6 +65,8 @@ class LabelLayer:
         self._palette = label_colormap()
         self._silent = self._about_to_paint = self._in_stroke = False
         self._seen: tuple[SliceIndex, NDArray[np.uint16]] | None = None
+        self._edited_slices: set[SliceIndex | None] = set()
+        """Slices that napari's undo may change; None for edits through all slices."""
 
     def make(self, label: int, **placement: Any) -> Labels:
         """Make the layer, to be added to a viewer."""
@@ -93,6 +96,7 @@ class LabelLayer:
         for known in self.census.labels:
             self.session.add_prompts(known, SliceIndex(0, 0), SlicePrompts(), names.get(known, ""))
         self._take(layer, label)
+        self.forget_undo()
 
     def leave(self) -> None:
         """Follow the layer no more; it stays the user's."""
@@ -125,9 +129,20 @@ class LabelLayer:
         self.session.remove_object(label, self.census.slices(label), into)
         self.census.moved(label, into)
         self.hidden.discard(label)
+        self.forget_undo()
         self.refresh()
         self._look()
         self.edited.emit({label, into} - {0})
+
+    def forget_undo(self) -> None:
+        """Let nothing that was done so far be undone: an accepted slice, an object that is gone."""
+        self._edited_slices.clear()
+        if self.layer is not None:
+            mode = self.layer.mode
+            # napari forgets the history of a layer that cannot be edited.
+            self.layer.editable = False
+            self.layer.editable = True
+            self.layer.mode = mode
 
     def refresh(self) -> None:
         """Let the screen show what the array holds."""
@@ -155,6 +170,7 @@ class LabelLayer:
                 places.insert(part.where.axis, np.full(rows.shape, part.where.index))
             with self._silence():
                 self.layer.data_setitem(tuple(places), after[rows, columns])
+            self._edited_slices.add(part.where)
         else:
             plane[...] = after
             if is_shown:
@@ -172,7 +188,8 @@ class LabelLayer:
         """
         by_hand = by_hand or self._in_stroke
         if by_hand and (self._seen is None or (self.layer and self.layer.n_edit_dimensions == 3)):
-            return self._recount()
+            self._edited_slices.add(None)
+            return bool(self._recount(by_hand=True))
         if self._seen is None:
             return False
         where, before = self._seen
@@ -182,6 +199,8 @@ class LabelLayer:
         after = plane.copy()
         touched = self.census.changed(where, before, after)
         self._seen = where, after
+        if by_hand and touched:
+            self._edited_slices.add(where)
         self._tell({label: [where] for label in touched}, by_hand)
         return bool(touched)
 
@@ -271,27 +290,42 @@ class LabelLayer:
             self.notice(by_hand=True)
 
     def _on_shown(self, event: Any = None) -> None:
-        if not self._silent:
+        if self._silent:
+            return
+        if self._edited_slices and self._seen is not None and self._seen[0] == self.where():
+            # Nobody has scrolled, so this is an undo, or something that changes no voxel.
+            self._notice_undo()
+        else:
             self.notice()
-            self._look()
+        self._look()
 
     def _look(self) -> None:
         """Remember the labels of the slice on screen, to know afterwards what somebody changed there."""
         where = self.where()
         self._seen = None if where is None else (where, where.take(self.session.labels).copy())
 
-    def _recount(self) -> bool:
-        """Count everything again, after an edit that went through slices."""
-        before, after = self.census, Census(len(self.session.labels), self.session.labels)
-        touched = {}
-        for label in {*before.labels, *after.labels}:
-            old, new = before.counts(label), after.counts(label)
-            if (old != new).any():
-                touched[label] = [SliceIndex(0, int(index)) for index in np.flatnonzero(old != new)]
-        self.census = after
+    def _recount(self, by_hand: bool, indices: Iterable[int] | None = None) -> dict[int, list[SliceIndex]]:
+        """Count slices along axis 0 again, all if None, after an edit that was not on the screen alone."""
+        depth = len(self.session.labels)
+        wrong = self.census.recount(self.session.labels, range(depth) if indices is None else indices)
+        touched = {label: [SliceIndex(0, index) for index in slices] for label, slices in wrong.items()}
         self._look()
-        self._tell(touched, by_hand=True)
-        return bool(touched)
+        self._tell(touched, by_hand)
+        return touched
+
+    def _notice_undo(self) -> None:
+        """Find out what napari's undo or redo has done: it goes back through slices that are not on screen."""
+        seen_elsewhere = self._edited_slices - {self._seen[0]} if self._seen else self._edited_slices
+        if None in seen_elsewhere or any(each.axis for each in seen_elsewhere if each):
+            touched = self._recount(by_hand=False)
+        elif self.notice():
+            return
+        else:
+            touched = self._recount(by_hand=False, indices=[each.index for each in seen_elsewhere if each])
+        slices = sorted({where.index for found in touched.values() for where in found})
+        where = self.where()
+        if slices and (where is None or where.axis or where.index not in slices):
+            self.said.emit(UNDONE.format(", ".join(map(str, slices[:5]))))
 
     def _tell(self, touched: dict[int, list[SliceIndex]], by_hand: bool) -> None:
         if not touched:

@@ -181,6 +181,8 @@ class SessionLayers:
     def mark(self, where: SliceIndex, kind: str | None) -> None:
         """Make a slice a key slice of the current object, or none any more (None)."""
         self.session.mark(self.label, where, kind)
+        if kind == ACCEPTED:
+            self.masks.forget_undo()
         self.unsaved = True
 
     def put(self, part: SliceMask) -> None:

@@ -52,12 +52,10 @@ class PropagationPanel(Panel):
         self.stop = button("Stop", "Stop after this slice; what was found stays", segmenter.stop)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        buttons = (
-            button("Down", "Carry on from this slice towards slice 0", lambda: self._run(-1)),
-            button("Both ways", "Carry on in both directions, from all prompts", lambda: self._run(0)),
-            button("Up", "Carry on from this slice towards the last", lambda: self._run(1)),
-        )
-        for column, each in enumerate(buttons):
+        self.down = button("Down", "Carry on from this slice towards slice 0", lambda: self._run(-1))
+        self.both = button("Both ways", "Carry on in both directions, from all prompts", lambda: self._run(0))
+        self.up = button("Up", "Carry on from this slice towards the last", lambda: self._run(1))
+        for column, each in enumerate((self.down, self.both, self.up)):
             layout.addWidget(each, 0, 2 * column, 1, 2)
         layout.addWidget(self.first, 1, 0, 1, 3)
         layout.addWidget(self.last, 1, 3, 1, 3)

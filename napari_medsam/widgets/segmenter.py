@@ -198,8 +198,8 @@ class Segmenter:
         def receive(part: SliceMask) -> None:
             nonlocal done
             done += 1
-            layers.put(part)
             self.progressed.emit(PROPAGATE, done, last - first + 1)
+            layers.put(part)
 
         self.progressed.emit(PROPAGATE, 0, last - first + 1)
         self.runner.submit(

@@ -307,3 +307,66 @@ def test_work_that_could_not_be_saved_stays_unsaved(segmenter, tmp_path, said):
     segmenter.save(tmp_path / "nowhere" / "scan_seg.nii.gz")
     assert segmenter.unsaved == [segmenter.layers]
     assert "cannot be written" in said[-1]
+
+
+def test_undo_on_another_slice_is_told_and_counted(segmenter, viewer, said):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    viewer.dims.set_point(0, 6 * 3.0)
+    segmenter.undo()
+    assert not segmenter.layers.session.labels.any()
+    assert segmenter.layers.census.voxels(1) == 0
+    assert said == ["Undo changed slice 5, which is not on screen."]
+
+
+def test_undo_does_not_reach_behind_accept_or_delete(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.accept()
+    segmenter.undo()
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+    segmenter.remove(1)
+    segmenter.undo()
+    assert not segmenter.layers.session.labels.any()
+    assert segmenter.layers.census.labels == []
+
+
+def test_undo_of_a_brush_through_slices_is_counted(segmenter, viewer):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    layer = segmenter.layers.labels
+    layer.n_edit_dimensions, layer.brush_size = 3, 20
+    with layer.block_history():
+        layer.paint((5, 30, 30), 1)
+    census = segmenter.layers.census
+    assert census.slices(1) != [5]
+    viewer.dims.set_point(0, 1 * 3.0)
+    segmenter.undo()
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+    assert (census.voxels(1), census.slices(1)) == (200, [5])
+
+
+def test_the_brush_leaves_an_accepted_slice_as_it_is(segmenter, said):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.accept()
+    segmenter.edit_labels("paint")
+    layer = segmenter.layers.labels
+    with layer.block_history():
+        layer.paint((5, 2, 2), 1)
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+    assert segmenter.layers.census.voxels(1) == 200
+    assert "press A to unlock" in said[-1]
+    segmenter.new_object()
+    with layer.block_history():
+        layer.paint((5, 2, 2), 2)
+    assert segmenter.layers.session.labels[5, 2, 2] == 2
+
+
+def test_an_object_drawn_while_another_is_hidden_can_be_seen(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.layers.masks.show(1, False)
+    segmenter.new_object()
+    draw(segmenter, SliceIndex(0, 6), (8, 12, 22, 38))
+    colormap = segmenter.layers.labels.colormap
+    assert colormap.map(1)[3] == 0
+    np.testing.assert_allclose(colormap.map(2), segmenter.layers.masks.colour(2), atol=0.01)
+    segmenter.remove(1)
+    segmenter.layers.masks.show(2, True)
+    assert segmenter.layers.labels.colormap.map(2)[3] == 1
