@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from qtpy.QtCore import QEvent, QEventLoop, QPoint, QPointF, Qt, QTimer
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
 
+needs_display = pytest.mark.skipif(
+    sys.platform.startswith("linux")
+    and (not os.environ.get("DISPLAY") or os.environ.get("QT_QPA_PLATFORM") == "offscreen"),
+    reason="a window with OpenGL needs a display: run under xvfb-run",
+)
 NO_KEY = Qt.KeyboardModifier.NoModifier
 LEFT = Qt.MouseButton.LeftButton
 

@@ -63,7 +63,7 @@ class LabelLayer:
         self.census = Census(len(session.labels))
         self.hidden: set[int] = set()
         self._palette = label_colormap()
-        self._silent = self._about_to_paint = self._in_stroke = False
+        self._silent = self._about_to_paint = self._in_stroke = self._is_recoloured = False
         self._seen: tuple[SliceIndex, NDArray[np.uint16]] | None = None
         self._edited_slices: set[SliceIndex | None] = set()
         """Slices that napari's undo may change; None for edits through all slices."""
@@ -104,6 +104,8 @@ class LabelLayer:
             for event, follow in self._followed(self.layer):
                 event.disconnect(follow)
             self.layer.mouse_drag_callbacks.remove(self._stroke)
+            if self._is_recoloured:
+                self.layer.colormap = self._palette
             self.layer = None
 
     def select(self, label: int) -> None:
@@ -244,17 +246,16 @@ class LabelLayer:
             self._silent = before
 
     def _colour(self) -> None:
-        layer = self.layer
-        if layer is None:
+        if self.layer is None or not (self.hidden or self._is_recoloured):
             return
         wanted: Any = self._palette
         if self.hidden:
             colours: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0)}
             colours |= {each: self.colour(each) for each in self.session.objects.keys() - self.hidden}
             wanted = DirectLabelColormap(color_dict=colours)
-        if self.hidden or layer.colormap != wanted:
-            with self._silence():
-                layer.colormap = wanted
+        self._is_recoloured = bool(self.hidden)
+        with self._silence():
+            self.layer.colormap = wanted
 
     def _stroke(self, layer: Layer, event: Any) -> Iterator[None]:
         """Know that the mouse paints: what propagation writes meanwhile must not hide that."""

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import napari
 import pytest
+from hand import needs_display
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QComboBox, QTableWidget
 
 from napari_medsam.widgets import actions
 
-needs_display = pytest.mark.skipif(
-    sys.platform.startswith("linux")
-    and (not os.environ.get("DISPLAY") or os.environ.get("QT_QPA_PLATFORM") == "offscreen"),
-    reason="a window with OpenGL needs a display: run under xvfb-run",
-)
 NAPARI_ALONE = """
 import json
 from napari.components import ViewerModel

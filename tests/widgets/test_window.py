@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import sys
 import napari
 import numpy as np
 import pytest
-from hand import Hand
+from hand import Hand, needs_display
 from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
@@ -25,11 +24,7 @@ from napari_medsam.widgets.actions import PLUGIN, WIDGET
 
 pytestmark = [
     pytest.mark.canvas,
-    pytest.mark.skipif(
-        sys.platform.startswith("linux")
-        and (not os.environ.get("DISPLAY") or os.environ.get("QT_QPA_PLATFORM") == "offscreen"),
-        reason="a window with OpenGL needs a display: run under xvfb-run",
-    ),
+    needs_display,
     # Third parties' own, on the way to a window.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
