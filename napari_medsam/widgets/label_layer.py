@@ -223,6 +223,7 @@ class LabelLayer:
             (layer.events.selected_label, self._on_selected_label),
             (layer.events.preserve_labels, self._on_preserve),
             (layer.events.colormap, self._on_colormap),
+            (layer.events.mode, self._on_mode),
         )
 
     def _take(self, layer: Labels, label: int) -> None:
@@ -279,6 +280,9 @@ class LabelLayer:
             self._palette = self.layer.colormap
             self._colour()
             self.edited.emit(set())
+
+    def _on_mode(self, event: Any = None) -> None:
+        self.edited.emit(set())
 
     def _on_paint(self, event: Any = None) -> None:
         if not self._silent and not self.notice(by_hand=True):

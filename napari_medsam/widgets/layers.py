@@ -102,6 +102,19 @@ class SessionLayers:
         where = self.where
         return None if where is None else self.session.key_slices.get(self.label, {}).get(where)
 
+    @property
+    def tool(self) -> str:
+        """What the mouse does on the canvas: "box", "points", "edit", "paint", "erase", "fill" or ""."""
+        active = self.viewer.layers.selection.active
+        for layer, modes in (
+            (self.boxes, {"add_rectangle": "box", "select": "edit", "direct": "edit"}),
+            (self.points, {"add": "points", "select": "edit"}),
+            (self.labels, {mode: mode for mode in ("paint", "erase", "fill")}),
+        ):
+            if layer is not None and layer == active:
+                return modes.get(str(layer.mode), "")
+        return ""
+
     def owns(self, layer: Layer) -> bool:
         """Whether a layer belongs to this session, its image included."""
         return any(layer == mine for mine in (self.image, self.boxes, self.points, self.labels))
@@ -112,6 +125,7 @@ class SessionLayers:
             self.boxes = new_boxes(self.image, self._placement("boxes"))
             self._add(self.boxes)
             self.boxes.events.data.connect(self._on_prompts)
+            self.boxes.events.mode.connect(self._on_mode)
             self._show_prompts()
         return self.boxes
 
@@ -122,6 +136,7 @@ class SessionLayers:
             self._add(self.points)
             self.points.mouse_drag_callbacks.insert(0, self._on_press)
             self.points.events.data.connect(self._on_prompts)
+            self.points.events.mode.connect(self._on_mode)
             self._show_prompts()
         return self.points
 
@@ -203,6 +218,7 @@ class SessionLayers:
         for layer in (self.boxes, self.points):
             if layer is not None:
                 layer.events.data.disconnect(self._on_prompts)
+                layer.events.mode.disconnect(self._on_mode)
         if self.points is not None:
             self.points.mouse_drag_callbacks.remove(self._on_press)
         self.masks.leave()
@@ -274,6 +290,9 @@ class SessionLayers:
         self.unsaved = self.unsaved or bool(wanted)
         for where in wanted:
             self.prompted.emit(self.label, where)
+
+    def _on_mode(self, event: Any = None) -> None:
+        self.edited.emit(set())
 
     def _on_chosen(self, label: int) -> None:
         if label != self.label:

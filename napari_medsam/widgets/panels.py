@@ -105,9 +105,9 @@ class CorrectionPanel(Panel):
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for n, (operation, (text, tip)) in enumerate(CORRECTIONS.items()):
-            layout.addWidget(button(text, tip, partial(self._run, operation)), n // 3, n % 3)
-        layout.addWidget(self.whole, 2, 0, 1, 3)
-        layout.addWidget(self.protect, 3, 0, 1, 3)
+            layout.addWidget(button(text, tip, partial(self._run, operation)), n // 2, n % 2)
+        layout.addWidget(self.whole, 3, 0, 1, 2)
+        layout.addWidget(self.protect, 4, 0, 1, 2)
 
     def refresh(self) -> None:
         """Show how things are."""
@@ -135,16 +135,16 @@ class WindowPanel(Panel):
         self.buttons: dict[str, QPushButton] = {}
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.text, 0, 0, 1, 3)
+        layout.addWidget(self.text, 0, 0, 1, 2)
         for name, window in PRESETS.items():
             tip = f"{window.lower:g} to {window.upper:g} HU, for CT: screen and model use it"
             self.buttons[name] = button(_spoken(name), tip, partial(self._use, window))
         tip = "The middle 99 % of the image's values, for MR and all else: screen and model use it"
         self.buttons["percentile"] = button("Percentile", tip, self._percentile)
         tip = "Let the model see what the contrast on screen shows now"
-        self.buttons["displayed"] = button("As displayed", tip, self._displayed)
+        self.buttons["displayed"] = button("As displayed now", tip, self._displayed)
         for n, each in enumerate(self.buttons.values()):
-            layout.addWidget(each, 1 + n // 3, n % 3)
+            layout.addWidget(each, 1 + n // 2, n % 2)
 
     def refresh(self) -> None:
         """Say which window it is."""

@@ -11,11 +11,10 @@ from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxL
 ICON_PX = 16
 
 
-def button(text: str, tip: str, run: Callable[[], object], *, checkable: bool = False) -> QPushButton:
+def button(text: str, tip: str, run: Callable[[], object]) -> QPushButton:
     """Return a push button that says what it does when the mouse rests on it."""
     made = QPushButton(text)
     made.setToolTip(tip)
-    made.setCheckable(checkable)
     made.clicked.connect(lambda checked=False: run())
     # The keys belong to the canvas, also after a click here.
     made.setFocusPolicy(Qt.FocusPolicy.NoFocus)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
@@ -12,9 +11,8 @@ from qtpy.QtGui import QPalette, QShowEvent
 from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
+    QPushButton,
     QScrollArea,
-    QSizePolicy,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -100,6 +98,7 @@ class SegmentWidget(QWidget):
         self.objects.refresh()
         for panel in self.panels.values():
             panel.refresh()
+        self._show_tool()
         layers = self.segmenter.layers
         marked = None if layers is None else layers.key_kind
         self.accept.setText("Unlock slice  (A)" if marked == ACCEPTED else "Accept slice  (A)")
@@ -142,15 +141,18 @@ class SegmentWidget(QWidget):
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)
         self.save_button = button("Save  (Ctrl+Shift+S)", "Write the label map beside the image", self._save)
-        elsewhere = button("Save as...", "Write the label map to a place of your choice", self._save_as)
+        elsewhere = button("As...", "Write the label map to a place of your choice", self._save_as)
         self.accept = button("Accept slice  (A)", "Lock the object on this slice, or unlock it", self._accept)
         undo = button("Undo", "Take back the last change of the mask on this slice (Ctrl+Z)", self._undo)
         below = QGridLayout()
         below.setContentsMargins(6, 0, 6, 4)
-        below.addWidget(self.accept, 0, 0)
-        below.addWidget(undo, 0, 1)
-        below.addWidget(self.save_button, 1, 0)
-        below.addWidget(elsewhere, 1, 1)
+        for each, place in (
+            (self.accept, (0, 0, 1, 2)),
+            (undo, (0, 2, 1, 2)),
+            (self.save_button, (1, 0, 1, 3)),
+            (elsewhere, (1, 3)),
+        ):
+            below.addWidget(each, *place)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll)
@@ -164,21 +166,23 @@ class SegmentWidget(QWidget):
         }
         row = QGridLayout()
         row.setSpacing(4)
-        self.tools: dict[str, QToolButton] = {}
+        self.tools: dict[str, QPushButton] = {}
         for n, (kind, (text, tip)) in enumerate(TOOLS.items()):
-            tool = QToolButton()
-            tool.setText(text)
-            tool.setToolTip(tip)
+            tool = button(text, tip, runs.get(kind) or partial(self.segmenter.edit_labels, kind))
             tool.setIconSize(QSize(ICON_PX, ICON_PX))
-            tool.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-            tool.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-            tool.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            run = runs.get(kind) or partial(self.segmenter.edit_labels, kind)
-            tool.clicked.connect(partial(_without_state, run))
+            tool.setCheckable(True)
+            # Whether it is down follows from what the mouse does on the canvas, not from the click.
+            tool.clicked.connect(self._show_tool)
             self.tools[kind] = tool
             row.addWidget(tool, n // 3, n % 3)
         self._paint_icons()
         return row
+
+    def _show_tool(self, checked: bool = False) -> None:
+        layers = self.segmenter.layers
+        used = "" if layers is None else layers.tool
+        for kind, tool in self.tools.items():
+            tool.setChecked(kind == used)
 
     def _paint_icons(self) -> None:
         for kind, tool in self.tools.items():
@@ -243,8 +247,3 @@ class SegmentWidget(QWidget):
                 run = partial(self._choose, n) if n < len(found) else None
                 layers.points.bind_key(str(n + 1), run, overwrite=True)
         self.candidates.setVisible(bool(found))
-
-
-def _without_state(run: Callable[[], object], checked: bool = False) -> None:
-    """Call what a click means; whether the button is down is no matter."""
-    run()

@@ -32,7 +32,9 @@ print(json.dumps({each.__name__: [str(key) for key in each.class_keymap] for eac
 @pytest.fixture(scope="module")
 def taken():
     """What every key is for in napari without this plugin, by kind of layer."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", NAPARI_ALONE], capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NAPARI_ALONE], capture_output=True, check=True
+    )
     found = json.loads(done.stdout)
     assert "B" in found["Labels"]
     assert "Ctrl+E" in found["ViewerModel"]
@@ -40,9 +42,7 @@ def taken():
 
 
 OURS = [
-    (name, provider.__name__, key)
-    for name, _, _, keys in actions.ACTIONS
-    for provider, key in keys.items()
+    (name, provider.__name__, key) for name, _, _, keys in actions.ACTIONS for provider, key in keys.items()
 ]
 
 
@@ -77,7 +77,9 @@ def test_the_keys_stand_in_the_list_of_shortcuts_and_in_no_menu(qtbot):
         for n in range(kinds.count()):
             kinds.setCurrentIndex(n)
             rows = range(table.rowCount())
-            texts = {table.item(r, c).text() for r in rows for c in range(table.columnCount()) if table.item(r, c)}
+            texts = {
+                table.item(r, c).text() for r in rows for c in range(table.columnCount()) if table.item(r, c)
+            }
             listed[kinds.itemText(n)] = texts
     everywhere = set().union(*listed.values())
     assert {description for _, description, _, _ in actions.ACTIONS} <= everywhere

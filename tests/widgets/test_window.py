@@ -135,7 +135,9 @@ def propagate(hand, dock):
 
 
 def in_fresh_process(*arguments):
-    done = subprocess.run([sys.executable, "-W", "ignore", *map(str, arguments)], check=False, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *map(str, arguments)], check=False, capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()
 
@@ -146,7 +148,10 @@ def test_the_edit_tool_moves_and_deletes_a_box(hand, scan):
     image, dock = open_scan(hand, scan)
     drag_box(hand, dock, image, box)
     layers = dock.segmenter.layers
-    before, mask = layers.session.objects[1].slices[SliceIndex(0, index)].box, layers.session.labels[index].copy()
+    before, mask = (
+        layers.session.objects[1].slices[SliceIndex(0, index)].box,
+        layers.session.labels[index].copy(),
+    )
     click(hand, dock.tools["edit"])
     middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     hand.drag(hand.at(*middle, image), hand.at(middle[0] + 8, middle[1] + 5, image))
