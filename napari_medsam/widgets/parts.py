@@ -48,12 +48,12 @@ class Fold(QWidget):
     title
         The heading.
     content
-        What is shown and hidden.
+        What is shown and hidden; told to refresh when it is shown.
     is_open
         How to begin.
     """
 
-    def __init__(self, title: str, content: QWidget, *, is_open: bool = False) -> None:
+    def __init__(self, title: str, content: Panel, *, is_open: bool = False) -> None:
         super().__init__()
         self.heading = QToolButton()
         self.heading.setText(title)
@@ -76,6 +76,8 @@ class Fold(QWidget):
         arrow = Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow
         self.heading.setArrowType(arrow)
         self.content.setVisible(is_open)
+        if is_open:
+            self.content.refresh()
 
 
 def drawn_icon(kind: str, colour: QColor) -> QIcon:

@@ -97,7 +97,8 @@ class SegmentWidget(QWidget):
         self.hint.setText(self._next_step())
         self.objects.refresh()
         for panel in self.panels.values():
-            panel.refresh()
+            if not panel.isHidden():
+                panel.refresh()
         self._show_tool()
         layers = self.segmenter.layers
         marked = None if layers is None else layers.key_kind
