@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari_medsam.propagation import SliceMask
     from napari_medsam.widgets.census import Census
 
+BESIDE = "The box lies beside '{}': drag it over the object."
 DONE = ("added", "changed", "removed")
 """What napari calls an edit of shapes or points once it is over."""
 
@@ -279,8 +280,10 @@ class SessionLayers:
             self.said.emit(LOCKED.format(locked[0].index))
         wanted = [w for w in changed if w not in locked]
         for where in list(wanted):
+            prompts = found.get(where, SlicePrompts())
             try:
-                self.session.add_prompts(self.label, where, found.get(where, SlicePrompts()))
+                self._check(where, prompts)
+                self.session.add_prompts(self.label, where, prompts)
             except PromptError as error:
                 wanted.remove(where)
                 tidy = False
@@ -290,6 +293,12 @@ class SessionLayers:
         self.unsaved = self.unsaved or bool(wanted)
         for where in wanted:
             self.prompted.emit(self.label, where)
+
+    def _check(self, where: SliceIndex, prompts: SlicePrompts) -> None:
+        """Refuse a box beside the image; it would only take the place of a good one."""
+        where.checked(self.session.volume.geometry.shape)
+        if prompts.box and planes.is_outside(prompts.box, where.take(self.session.labels).shape):
+            raise PromptError(BESIDE.format(self.image.name))
 
     def _on_mode(self, event: Any = None) -> None:
         self.edited.emit(set())

@@ -370,3 +370,40 @@ def test_an_object_drawn_while_another_is_hidden_can_be_seen(segmenter):
     segmenter.remove(1)
     segmenter.layers.masks.show(2, True)
     assert segmenter.layers.labels.colormap.map(2)[3] == 1
+
+
+def test_a_box_beside_the_image_does_not_cost_the_box_on_it(segmenter, said):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    draw(segmenter, SliceIndex(0, 5), (-30, -30, -10, -10))
+    assert said == ["The box lies beside 'scan': drag it over the object."]
+    assert segmenter.layers.session.objects[1].slices == {SliceIndex(0, 5): SlicePrompts((8, 12, 22, 38))}
+    assert len(segmenter.layers.boxes.data) == 1
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+
+
+def test_a_mask_as_image_can_be_segmented(said):
+    viewer = ViewerModel()
+    voxels = np.zeros(SHAPE, bool)
+    voxels[SLAB] = True
+    viewer.add_image(voxels)
+    viewer.dims.set_point(0, 5)
+    segmenter = make_segmenter(viewer)
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+
+
+def test_deleting_an_object_stops_what_is_computed_for_it(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    given_up = []
+    segmenter.runner.cancel = lambda key: given_up.append(key) or True
+    segmenter.remove(1)
+    assert set(given_up) == {"propagate", "correct"}
+
+
+def test_another_image_is_taken_when_the_one_at_hand_is_deleted(segmenter, viewer):
+    data, attributes, _ = image_layer(make_volume(), "other")
+    viewer.add_layer(Image(data, **attributes))
+    viewer.layers.remove(segmenter.layers.image)
+    assert segmenter.layers.image.name == "scan"
+    viewer.layers.remove(segmenter.layers.image)
+    assert segmenter.layers is None

@@ -263,7 +263,7 @@ def test_unsaved_work_is_asked_about_on_close(hand, scan, monkeypatch, answer, c
     assert asked == [1]
 
 
-def test_saving_on_close_saves_every_image_and_then_closes(qtbot, scan, monkeypatch, tmp_path):
+def test_saving_on_close_saves_every_image_and_then_closes(qapp, scan, monkeypatch, tmp_path):
     """Two volumes, one of them deleted from the list: neither is lost, and nobody clicks twice."""
     viewer = napari.Viewer(show=True)
     hand = Hand(viewer)
@@ -277,7 +277,8 @@ def test_saving_on_close_saves_every_image_and_then_closes(qtbot, scan, monkeypa
     hand.wait()
     monkeypatch.setattr(QMessageBox, "question", lambda *args: QMessageBox.StandardButton.Save)
     hand.window.close()
-    hand.until(lambda: not hand.window.isVisible())
+    # Older napari deletes the window, newer only hides it.
+    hand.until(lambda: not any(w.inherits("QMainWindow") and w.isVisible() for w in qapp.topLevelWidgets()))
     for name in ("one", "two"):
         assert read_labels(tmp_path / f"{name}_seg.nii.gz").array.any()
 
