@@ -39,7 +39,7 @@ def overview() -> Path:
 
 
 def windows(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
-    """Take the window at the start, after one box on the liver, and with a second object and all sections open.
+    """Take the window at the start, after a box on the liver, and with all sections open.
 
     Parameters
     ----------
