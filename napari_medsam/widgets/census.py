@@ -65,7 +65,7 @@ class Census:
         return touched
 
     def recount(self, labels: NDArray[np.uint16], indices: Iterable[int]) -> dict[int, list[int]]:
-        """Count slices along axis 0 again; return for each label the slices on which its count was another."""
+        """Count slices along axis 0 again; return for each label the slices where its count was wrong."""
         wrong: dict[int, list[int]] = {}
         for index in indices:
             found = np.bincount(labels[index].ravel()) if labels[index].any() else np.zeros(1, np.int64)

@@ -319,14 +319,15 @@ class LabelLayer:
         return touched
 
     def _notice_undo(self) -> None:
-        """Find out what napari's undo or redo has done: it goes back through slices that are not on screen."""
+        """Find out what undo or redo has done: napari goes back through slices that are not on screen."""
         seen_elsewhere = self._edited_slices - {self._seen[0]} if self._seen else self._edited_slices
         if None in seen_elsewhere or any(each.axis for each in seen_elsewhere if each):
             touched = self._recount(by_hand=False)
         elif self.notice():
             return
         else:
-            touched = self._recount(by_hand=False, indices=[each.index for each in seen_elsewhere if each])
+            indices = [each.index for each in seen_elsewhere if each]
+            touched = self._recount(by_hand=False, indices=indices)
         slices = sorted({where.index for found in touched.values() for where in found})
         where = self.where()
         if slices and (where is None or where.axis or where.index not in slices):

@@ -1,4 +1,4 @@
-"""The plugin's keys: they clash with none of napari's, and a user finds and changes them where all others are."""
+"""The plugin's keys: none of them is one of napari's, and a user finds and changes them beside those."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import napari
 import numpy as np
 import pytest
 from hand import Hand, needs_display
-from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QMessageBox
