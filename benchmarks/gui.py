@@ -295,8 +295,8 @@ def report(alone: dict, plugin: dict, first: list[dict], command: str) -> str:
         "",
         (
             f"{plugin['boxes']} boxes, each on a slice not seen before: median {median:.0f} ms, 95th "
-            f"percentile {p95:.0f} ms, longest {most:.0f} ms (goal: median 100). The model alone, asked for the "
-            f"same masks in the same process: median {plugin['model_ms']:.0f} ms."
+            f"percentile {p95:.0f} ms, longest {most:.0f} ms (goal: median 100). The model alone, "
+            f"asked for the same masks in the same process: median {plugin['model_ms']:.0f} ms."
         ),
         "",
         f"Propagation: {slices} slices in {seconds:.1f} s, shown as they came.",
