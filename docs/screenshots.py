@@ -5,6 +5,7 @@ Run it after a change that shows, with the default model; commit what has change
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 import tempfile
@@ -19,10 +20,13 @@ from napari_medsam.demo import run_demo
 from napari_medsam.models.zoo import load_model
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex, box_from_mask
+from napari_medsam.widgets.parts import Fold
 from napari_medsam.widgets.planes import box_corners
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 400_000
+SIZES = (1280, 800), (1440, 900)
+LIVER, SPLEEN = 1, 2
 
 
 def overview() -> Path:
@@ -34,29 +38,57 @@ def overview() -> Path:
     return target
 
 
-def window(target: Path, theme: str, size: tuple[int, int]) -> Path:
-    """Take the window of the plugin after a box on the liver of the sample CT was carried through it."""
+def windows(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
+    """Take the window at the start, after a box on the liver, and with all sections open.
+
+    Parameters
+    ----------
+    folder
+        Gets ``start-THEME.png``, ``segment-THEME.png`` and ``sections-THEME.png``.
+    theme
+        ``dark`` or ``light``.
+    size
+        Width and height of the window in pixels.
+    """
     viewer = napari.Viewer(show=True)
     viewer.theme = theme
     viewer.window.resize(*size)
+    dock = viewer.window.add_plugin_dock_widget("napari-medsam", "Segment")[1]
+    _wait(dock)
+    pictures = [_shoot(viewer, folder / f"start-{theme}.png")]
     image, reference = viewer.open_sample("napari-medsam", "ct_torso")
     reference.visible = False
     viewer.layers.selection.active = image
-    dock = viewer.window.add_plugin_dock_widget("napari-medsam", "Segment")[1]
-    mask = reference.data[32] == 1
-    segmenter = dock.segmenter
-    segmenter.draw_box()
-    segmenter.layers.box_layer().add_rectangles([box_corners(SliceIndex(0, 32), box_from_mask(mask, 2), 3)])
-    segmenter.layers.session.rename(1, "liver")
     viewer.dims.set_current_step(0, 32)
-    _wait(dock)
+    segmenter = dock.segmenter
+    _box(dock, reference.data[32] == LIVER)
+    segmenter.layers.rename(1, "liver")
     segmenter.propagate(24, 40)
     _wait(dock)
-    viewer.screenshot(str(target), canvas_only=False, flash=False)
+    pictures.append(_shoot(viewer, folder / f"segment-{theme}.png"))
+    segmenter.new_object("spleen")
+    _box(dock, reference.data[32] == SPLEEN)
+    segmenter.accept()
+    for fold in dock.findChildren(Fold):
+        fold.heading.setChecked(True)
+    _wait(dock)
+    pictures.append(_shoot(viewer, folder / f"sections-{theme}.png"))
     for each in segmenter.unsaved:
         each.unsaved = False
     dock.worker.stop()
     viewer.close()
+    return pictures
+
+
+def _box(dock: Any, mask: Any) -> None:
+    dock.segmenter.draw_box()
+    box = box_corners(SliceIndex(0, 32), box_from_mask(mask, 2), 3)
+    dock.segmenter.layers.box_layer().add_rectangles([box])
+    _wait(dock)
+
+
+def _shoot(viewer: napari.Viewer, target: Path) -> Path:
+    viewer.screenshot(str(target), canvas_only=False, flash=False)
     return target
 
 
@@ -72,12 +104,22 @@ def _wait(dock: Any) -> None:
 
 def main() -> None:
     """Make every picture, and refuse one that would weigh on the repository."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--look", type=Path, help="all windows of SIZES in both themes into this folder only")
+    look = parser.parse_args().look
+    if look:
+        for size in SIZES:
+            folder = look / "x".join(map(str, size))
+            folder.mkdir(parents=True, exist_ok=True)
+            for theme in ("dark", "light"):
+                windows(folder, theme, size)
+        return
     IMAGES.mkdir(exist_ok=True)
-    pictures = [
-        window(IMAGES / "segment-dark.png", "dark", (1280, 800)),
-        window(IMAGES / "segment-light.png", "light", (1280, 800)),
-        overview(),
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        found = [p for theme in ("dark", "light") for p in windows(Path(folder), theme, SIZES[0])]
+        shown = [p for p in found if p.stem in ("segment-dark", "segment-light", "sections-dark")]
+        pictures = [Path(shutil.copyfile(p, IMAGES / p.name)) for p in shown]
+    pictures.append(overview())
     for picture in pictures:
         size = picture.stat().st_size
         if size > MAX_BYTES:

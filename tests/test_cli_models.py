@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from napari_medsam.cli import app
-from napari_medsam.models import download, zoo
+from napari_medsam.models import download, places
 from napari_medsam.models.sam import build_sam
 from napari_medsam.models.specs import MODELS
 
@@ -64,7 +64,7 @@ def test_download_says_the_licence_and_where_the_file_went(folder, monkeypatch):
 
     monkeypatch.setattr(download, "_received", received)
     spec = replace(MODELS["mobile_sam"], digest="")
-    monkeypatch.setattr(zoo, "MODELS", {"mobile_sam": spec})
+    monkeypatch.setattr(places, "MODELS", {"mobile_sam": spec})
     result = run("download", "mobile_sam")
     assert result.exit_code == 0
     assert "Apache-2.0" in result.stderr

@@ -5,9 +5,12 @@ contract test runs over all of them. x-first coordinate order and normalised inp
 `napari_medsam.predictor`.
 """
 
-from typing import Any, Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["PromptableModel"]
 

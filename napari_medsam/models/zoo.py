@@ -4,13 +4,12 @@ The default model comes with the package and needs no network. Nothing is ever d
 `napari_medsam.models.download` is called by those who want a file.
 """
 
-import os
-from importlib import resources
 from pathlib import Path
 
 from napari_medsam.models import PromptableModel
 from napari_medsam.models.checkpoints import read_sam
 from napari_medsam.models.download import matches
+from napari_medsam.models.places import models_folder, spec_of, weights_path
 from napari_medsam.models.prompt_unet import load_prompt_unet
 from napari_medsam.models.sam import Sam
 from napari_medsam.models.specs import MODELS, ModelError, ModelSpec
@@ -26,45 +25,7 @@ __all__ = [
     "weights_path",
 ]
 
-FOLDER_VARIABLE = "NAPARI_MEDSAM_MODELS"
 FAMILIES = ("sam", "medsam", "lite_medsam", "sam_med2d")
-
-
-def models_folder() -> Path:
-    """Return the folder of downloaded weights.
-
-    It is the one that the environment variable ``NAPARI_MEDSAM_MODELS`` names, for machines without network
-    or with one folder for all users; else one in the user's cache.
-    """
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("napari-medsam")) / "models"
-
-
-def spec_of(name: str) -> ModelSpec:
-    """Look a model up by name; ModelError names those there are."""
-    if name not in MODELS:
-        raise ModelError(
-            f"There is no model {name!r}: use one of {', '.join(MODELS)}, or the path of your own file."
-        )
-    return MODELS[name]
-
-
-def weights_path(name: str) -> Path:
-    """Return where a model's weights lie, or will lie once they are downloaded.
-
-    Raises
-    ------
-    ModelError
-        When there is no such model.
-    """
-    spec = spec_of(name)
-    if not spec.architecture:
-        return Path(str(resources.files("napari_medsam.models") / spec.file))
-    return models_folder() / spec.file
 
 
 def find_weights(name: str) -> Path:

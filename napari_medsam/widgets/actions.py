@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Points, Shapes
+from napari.settings import get_settings
 from napari.utils.action_manager import action_manager
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ ACTIONS: tuple[tuple[str, str, Callable[[Segmenter], None], dict[type, str]], ..
 
 
 def register_actions() -> None:
-    """Make the actions known to napari; does nothing when they are."""
+    """Make the actions known to napari, with the keys that the user chose or else ours."""
+    chosen = get_settings().shortcuts.shortcuts
     for name, description, run, keys in ACTIONS:
         for provider, key in keys.items():
             identifier = f"{PLUGIN}:{name}_{provider.__name__.lower()}"
             action_manager.register_action(identifier, _command(run, identifier), description, provider)
-            action_manager.bind_shortcut(identifier, key)
+            if identifier not in chosen:
+                action_manager.bind_shortcut(identifier, key)
 
 
 def bind_prompt_keys(layer: Layer, segmenter: Segmenter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,11 +26,8 @@ class Census:
     def __init__(self, depth: int, labels: NDArray[np.uint16] | None = None) -> None:
         self._depth = depth
         self._counts: dict[int, NDArray[np.int64]] = {}
-        for index, plane in enumerate(() if labels is None else labels):
-            if plane.any():
-                counts = np.bincount(plane.ravel())
-                for label in np.flatnonzero(counts[1:]) + 1:
-                    self._of(int(label))[index] = counts[label]
+        if labels is not None:
+            self.recount(labels, range(depth))
 
     @property
     def labels(self) -> list[int]:
@@ -66,9 +64,18 @@ class Census:
                     counts += sign * np.bincount(rows[values == label], minlength=self._depth)
         return touched
 
-    def counts(self, label: int) -> NDArray[np.int64]:
-        """Return the voxels of a label on each slice along axis 0."""
-        return self._of(label).copy()
+    def recount(self, labels: NDArray[np.uint16], indices: Iterable[int]) -> dict[int, list[int]]:
+        """Count slices along axis 0 again; return for each label the slices where its count was wrong."""
+        wrong: dict[int, list[int]] = {}
+        for index in indices:
+            found = np.bincount(labels[index].ravel()) if labels[index].any() else np.zeros(1, np.int64)
+            present = {int(v) for v in np.flatnonzero(found)} - {0}
+            for label in {*present, *self._counts}:
+                count = found[label] if label < len(found) else 0
+                if self._of(label)[index] != count:
+                    self._of(label)[index] = count
+                    wrong.setdefault(label, []).append(index)
+        return wrong
 
     def moved(self, label: int, into: int) -> None:
         """Take note that all voxels of a label have become another, or background (0)."""

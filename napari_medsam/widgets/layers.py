@@ -10,17 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from napari.layers import Labels, Points, Shapes
-from napari.utils.colormaps import DirectLabelColormap, label_colormap
-from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
-from napari_medsam.session import ACCEPTED, CORRECTED, Session
+from napari_medsam.session import ACCEPTED, Session
 from napari_medsam.widgets import planes
-from napari_medsam.widgets.census import Census
 from napari_medsam.widgets.contrib import layer_metadata
+from napari_medsam.widgets.label_layer import LOCKED, LabelLayer
 from napari_medsam.widgets.prompt_shapes import (
     PromptView,
     new_boxes,
@@ -32,10 +28,12 @@ from napari_medsam.widgets.prompt_shapes import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Labels, Layer, Points, Shapes
 
     from napari_medsam.propagation import SliceMask
+    from napari_medsam.widgets.census import Census
 
+BESIDE = "The box lies beside '{}': drag it over the object."
 DONE = ("added", "changed", "removed")
 """What napari calls an edit of shapes or points once it is over."""
 
@@ -54,6 +52,8 @@ class SessionLayers:
 
     Attributes
     ----------
+    masks
+        The label map and its layer.
     prompted : Signal(int, SliceIndex)
         The prompts of an object have changed on a slice.
     edited : Signal(set)
@@ -71,22 +71,50 @@ class SessionLayers:
 
     def __init__(self, viewer: ViewerModel, image: Image, session: Session) -> None:
         self.viewer, self.image, self.session = viewer, image, session
-        self.census = Census(len(session.labels))
+        self.masks = LabelLayer(session, image.ndim, lambda: self.where)
+        self.masks.edited.connect(self._on_edited)
+        self.masks.chosen.connect(self._on_chosen)
+        self.masks.said.connect(self.said.emit)
         self.boxes: Shapes | None = None
         self.points: Points | None = None
-        self.labels: Labels | None = None
         self.unsaved = False
-        self.hidden: set[int] = set()
         self.label = next(iter(session.objects), None) or session.add_object()
-        self._palette = label_colormap()
-        self._silent = self._about_to_paint = False
-        self._seen: tuple[SliceIndex, NDArray[np.uint16]] | None = None
+        self._silent = False
         viewer.layers.events.removed.connect(self._on_removed)
 
     @property
     def where(self) -> SliceIndex | None:
         """The slice on screen; None in 3D."""
         return planes.displayed_slice(self.viewer, self.image, self.session.volume.geometry.shape)
+
+    @property
+    def labels(self) -> Labels | None:
+        """The layer with the labels, if there is one."""
+        return self.masks.layer
+
+    @property
+    def census(self) -> Census:
+        """Voxels of every label on every slice."""
+        return self.masks.census
+
+    @property
+    def key_kind(self) -> str | None:
+        """Why the slice on screen is a key slice of the current object; None when it is none."""
+        where = self.where
+        return None if where is None else self.session.key_slices.get(self.label, {}).get(where)
+
+    @property
+    def tool(self) -> str:
+        """What the mouse does on the canvas: "box", "points", "edit", "paint", "erase", "fill" or ""."""
+        active = self.viewer.layers.selection.active
+        for layer, modes in (
+            (self.boxes, {"add_rectangle": "box", "select": "edit", "direct": "edit"}),
+            (self.points, {"add": "points", "select": "edit"}),
+            (self.labels, {mode: mode for mode in ("paint", "erase", "fill")}),
+        ):
+            if layer is not None and layer == active:
+                return modes.get(str(layer.mode), "")
+        return ""
 
     def owns(self, layer: Layer) -> bool:
         """Whether a layer belongs to this session, its image included."""
@@ -98,6 +126,7 @@ class SessionLayers:
             self.boxes = new_boxes(self.image, self._placement("boxes"))
             self._add(self.boxes)
             self.boxes.events.data.connect(self._on_prompts)
+            self.boxes.events.mode.connect(self._on_mode)
             self._show_prompts()
         return self.boxes
 
@@ -108,54 +137,21 @@ class SessionLayers:
             self._add(self.points)
             self.points.mouse_drag_callbacks.insert(0, self._on_press)
             self.points.events.data.connect(self._on_prompts)
+            self.points.events.mode.connect(self._on_mode)
             self._show_prompts()
         return self.points
 
     def label_layer(self) -> Labels:
         """Return the layer with the labels, made if there is none."""
         if self.labels is None:
-            array = self.session.labels if self.image.ndim == 3 else self.session.labels[0]
-            layer = Labels(array, **self._placement("segmentation"), opacity=0.5)
+            layer = self.masks.make(self.label, **self._placement("segmentation"))
             self._add(layer, above=self.image)
-            self._take(layer)
         assert self.labels is not None
         return self.labels
 
     def use_labels(self, layer: Labels) -> None:
-        """Go on with a label layer of the user's own; what it holds is kept, each label an object.
-
-        Raises
-        ------
-        PromptError
-            When its shape is another than the image's, or it holds values that cannot be kept.
-        """
-        shape = self.session.volume.geometry.shape
-        array = np.asarray(layer.data)
-        found = array if array.ndim == 3 else array[None]
-        if found.shape != shape:
-            raise PromptError(
-                f"'{layer.name}' has the shape {found.shape}, expected that of the image, {shape}: choose a "
-                "label layer that was drawn on this image."
-            )
-        if found.dtype != np.uint16:
-            if found.min() < 0 or found.max() > np.iinfo(np.uint16).max:
-                raise PromptError(
-                    f"'{layer.name}' holds values from {found.min()} to {found.max()}, expected 0 to 65535: "
-                    "renumber its labels first."
-                )
-            found = found.astype(np.uint16)
-        if self.labels is not None:
-            self._leave(self.labels)
-        if found is not array:
-            layer.data = found if array.ndim == 3 else found[0]
-        self.session.labels = found
-        self.session.objects.clear()
-        self.session.key_slices.clear()
-        self.census = Census(len(found), found)
-        names = _names(layer)
-        for label in self.census.labels:
-            self.session.add_prompts(label, SliceIndex(0, 0), SlicePrompts(), names.get(label, ""))
-        self._take(layer)
+        """Go on with a label layer of the user's own; see `LabelLayer.adopt`."""
+        self.masks.adopt(layer, self.label)
         self.select(next(iter(self.session.objects), None) or self.session.add_object())
         self.edited.emit(set(self.session.objects))
 
@@ -164,28 +160,9 @@ class SessionLayers:
         if label not in self.session.objects:
             self.session.add_prompts(label, SliceIndex(0, 0), SlicePrompts())
         self.label = label
-        with self._silence():
-            if self.labels is not None:
-                self.labels.selected_label = label
+        self.masks.select(label)
         self._show_prompts()
         self.selected.emit(label)
-
-    def colour(self, label: int) -> tuple[float, ...]:
-        """RGBA of an object, hidden or not, from 0 to 1."""
-        return tuple(self._palette.map(label))
-
-    def show(self, label: int, is_shown: bool) -> None:
-        """Show or hide an object; its voxels stay."""
-        if is_shown == (label not in self.hidden):
-            return
-        self.hidden ^= {label}
-        layer = self.label_layer()
-        if not self.hidden:
-            layer.colormap = self._palette
-            return
-        colours: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0)}
-        colours |= {each: self.colour(each) for each in self.session.objects.keys() - self.hidden}
-        layer.colormap = DirectLabelColormap(color_dict=colours)
 
     def go_to(self, label: int) -> None:
         """Select an object and turn to it: to its first prompt, or else to the middle of it."""
@@ -200,41 +177,36 @@ class SessionLayers:
 
     def remove(self, label: int, into: int = 0) -> None:
         """Delete an object, or merge it into another one."""
-        self._notice(by_hand=False)
-        self.session.remove_object(label, self.census.slices(label), into)
-        self.census.moved(label, into)
-        if self.labels is not None:
-            with self._silence():
-                self.labels.refresh()
-        self._look()
+        self.masks.remove(label, into)
         self.select(into or next(iter(self.session.objects), None) or self.session.add_object())
         self.unsaved = True
-        self.edited.emit({label, into} - {0})
+
+    def name(self, label: int) -> str:
+        """What to call an object, whether somebody named it or not."""
+        return self.session.objects[label].name or f"Object {label}"
+
+    def rename(self, label: int, name: str) -> None:
+        """Give an object a name; one that cannot be is said."""
+        try:
+            self.session.rename(label, name)
+        except PromptError as error:
+            self.said.emit(str(error))
+        else:
+            self.unsaved = True
+
+    def mark(self, where: SliceIndex, kind: str | None) -> None:
+        """Make a slice a key slice of the current object, or none any more (None)."""
+        self.session.mark(self.label, where, kind)
+        if kind == ACCEPTED:
+            self.masks.forget_undo()
+        self.unsaved = True
 
     def put(self, part: SliceMask) -> None:
         """Write a mask; on the slice on screen it becomes one step of napari's undo."""
-        self._notice(by_hand=False)
-        plane = part.where.take(self.session.labels)
-        before, after = plane.copy(), self.session.merged(part)
-        rows, columns = np.nonzero(before != after)
-        if not rows.size:
-            return
-        layer, seen = self.label_layer(), self.where
-        if part.where == seen:
-            places = [rows, columns]
-            if self.image.ndim == 3:
-                places.insert(part.where.axis, np.full(rows.shape, part.where.index))
-            with self._silence():
-                layer.data_setitem(tuple(places), after[rows, columns])
-        else:
-            plane[...] = after
-            if seen is None or seen.axis != part.where.axis:
-                with self._silence():
-                    layer.refresh()
-        touched = self.census.changed(part.where, before, after)
-        self._look()
-        self.unsaved = True
-        self.edited.emit(touched)
+        if part.mask.any():
+            # The user may have deleted it.
+            self.label_layer()
+        self.masks.put(part)
 
     def undo(self) -> None:
         """Take back the last change of the mask on the slice on screen, as napari's label layers do."""
@@ -247,8 +219,10 @@ class SessionLayers:
         for layer in (self.boxes, self.points):
             if layer is not None:
                 layer.events.data.disconnect(self._on_prompts)
-        if self.labels is not None:
-            self._leave(self.labels)
+                layer.events.mode.disconnect(self._on_mode)
+        if self.points is not None:
+            self.points.mouse_drag_callbacks.remove(self._on_press)
+        self.masks.leave()
 
     def _placement(self, what: str) -> dict[str, Any]:
         """Attributes of a layer that lies on the image."""
@@ -272,26 +246,6 @@ class SessionLayers:
             self.viewer.layers.move(len(self.viewer.layers) - 1, self.viewer.layers.index(above) + 1)
         if active is not None:
             self.viewer.layers.selection.active = active
-
-    def _take(self, layer: Labels) -> None:
-        self.labels = layer
-        self._palette = layer.colormap
-        layer.selected_label = self.label
-        layer.preserve_labels = self.session.protect_others
-        layer.events.paint.connect(self._on_paint)
-        layer.events.labels_update.connect(self._on_painted)
-        layer.events.set_data.connect(self._on_shown)
-        layer.events.selected_label.connect(self._on_selected_label)
-        layer.events.preserve_labels.connect(self._on_preserve)
-        self._look()
-
-    def _leave(self, layer: Labels) -> None:
-        layer.events.paint.disconnect(self._on_paint)
-        layer.events.labels_update.disconnect(self._on_painted)
-        layer.events.set_data.disconnect(self._on_shown)
-        layer.events.selected_label.disconnect(self._on_selected_label)
-        layer.events.preserve_labels.disconnect(self._on_preserve)
-        self.labels = None
 
     @contextmanager
     def _silence(self) -> Iterator[None]:
@@ -323,13 +277,13 @@ class SessionLayers:
         locked = [w for w in changed if self.session.key_slices.get(self.label, {}).get(w) == ACCEPTED]
         if locked:
             tidy = False
-            self.said.emit(
-                f"Slice {locked[0].index} is accepted, so it stays as it is: press A to unlock it."
-            )
+            self.said.emit(LOCKED.format(locked[0].index))
         wanted = [w for w in changed if w not in locked]
         for where in list(wanted):
+            prompts = found.get(where, SlicePrompts())
             try:
-                self.session.add_prompts(self.label, where, found.get(where, SlicePrompts()))
+                self._check(where, prompts)
+                self.session.add_prompts(self.label, where, prompts)
             except PromptError as error:
                 wanted.remove(where)
                 tidy = False
@@ -340,89 +294,27 @@ class SessionLayers:
         for where in wanted:
             self.prompted.emit(self.label, where)
 
-    def _on_selected_label(self, event: Any = None) -> None:
-        label = 0 if self.labels is None else int(self.labels.selected_label)
-        if not self._silent and label not in (0, self.label):
+    def _check(self, where: SliceIndex, prompts: SlicePrompts) -> None:
+        """Refuse a box beside the image; it would only take the place of a good one."""
+        where.checked(self.session.volume.geometry.shape)
+        if prompts.box and planes.is_outside(prompts.box, where.take(self.session.labels).shape):
+            raise PromptError(BESIDE.format(self.image.name))
+
+    def _on_mode(self, event: Any = None) -> None:
+        self.edited.emit(set())
+
+    def _on_chosen(self, label: int) -> None:
+        if label != self.label:
             self.select(label)
 
-    def _on_preserve(self, event: Any = None) -> None:
-        if self.labels is not None:
-            self.session.protect_others = bool(self.labels.preserve_labels)
-            self.edited.emit(set())
-
-    def _on_paint(self, event: Any = None) -> None:
-        if not self._silent and not self._notice(by_hand=True):
-            # Outside of a stroke of the mouse, napari tells before it paints.
-            self._about_to_paint = True
-
-    def _on_painted(self, event: Any = None) -> None:
-        if self._about_to_paint and not self._silent:
-            self._about_to_paint = False
-            self._notice(by_hand=True)
-
-    def _on_shown(self, event: Any = None) -> None:
-        if not self._silent:
-            self._notice(by_hand=False)
-            self._look()
+    def _on_edited(self, labels: set[int]) -> None:
+        self.unsaved = self.unsaved or bool(labels)
+        self.edited.emit(labels)
 
     def _on_removed(self, event: Any) -> None:
+        # What a viewer hands to a plugin may be a stand-in that is equal to the layer, but not the same.
         for name in ("boxes", "points"):
             if event.value == getattr(self, name):
                 setattr(self, name, None)
-        if event.value == self.labels and self.labels is not None:
-            self._leave(self.labels)
-
-    def _look(self) -> None:
-        """Remember the labels of the slice on screen, to know afterwards what somebody changed there."""
-        where = self.where
-        self._seen = None if where is None else (where, where.take(self.session.labels).copy())
-
-    def _notice(self, by_hand: bool) -> bool:
-        """Find out what has changed since the last look, and return whether anything has.
-
-        napari's brush, bucket and undo write into the array themselves, and undo does not even say so. What
-        was painted makes a key slice; what undo brought back does not.
-        """
-        if by_hand and (self._seen is None or (self.labels and self.labels.n_edit_dimensions == 3)):
-            return self._recount()
-        if self._seen is None:
-            return False
-        where, before = self._seen
-        after = where.take(self.session.labels).copy()
-        touched = self.census.changed(where, before, after)
-        self._seen = where, after
-        self._edited({label: [where] for label in touched}, by_hand)
-        return bool(touched)
-
-    def _recount(self) -> bool:
-        """Count everything again, after an edit that went through slices."""
-        before, after = self.census, Census(len(self.session.labels), self.session.labels)
-        touched = {}
-        for label in {*before.labels, *after.labels}:
-            old, new = before.counts(label), after.counts(label)
-            if (old != new).any():
-                touched[label] = [SliceIndex(0, int(index)) for index in np.flatnonzero(old != new)]
-        self.census = after
-        self._look()
-        self._edited(touched, by_hand=True)
-        return bool(touched)
-
-    def _edited(self, touched: dict[int, list[SliceIndex]], by_hand: bool) -> None:
-        if not touched:
-            return
-        for label, slices in touched.items():
-            if label not in self.session.objects:
-                self.session.add_prompts(label, slices[0], SlicePrompts())
-            for where in slices if by_hand else ():
-                if self.session.key_slices.get(label, {}).get(where) != ACCEPTED:
-                    self.session.mark(label, where, CORRECTED)
-        self.unsaved = True
-        self.edited.emit(set(touched))
-
-
-def _names(layer: Labels) -> dict[int, str]:
-    """Names of labels, where a layer's features have them as our readers write them."""
-    table = layer.features
-    if "index" not in table or "name" not in table:
-        return {}
-    return {int(index): str(name) for index, name in zip(table["index"], table["name"], strict=True)}
+        if self.labels is not None and event.value == self.labels:
+            self.masks.leave()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QProgressBar
 
 from napari_medsam.models.specs import MODELS
+from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.parts import Panel, button, note
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ModelPanel(Panel):
         self.segmenter = segmenter
         self.choice = QComboBox()
         for name in MODELS:
-            self.choice.addItem(name)
+            self.choice.addItem(name, name)
         self.choice.currentIndexChanged.connect(lambda index: self.refresh())
         self.text = note()
         self.bar = QProgressBar()
@@ -49,9 +50,13 @@ class ModelPanel(Panel):
 
     def refresh(self) -> None:
         """Describe the model that is chosen."""
-        from napari_medsam.models.zoo import weights_path
+        from napari_medsam.models.places import weights_path
 
-        spec = MODELS[self.choice.currentText()]
+        for index, each in enumerate(MODELS.values()):
+            here = weights_path(each.name).is_file()
+            missing = f"{each.size_bytes / 1e6:.0f} MB to fetch" if each.size_bytes else "to fetch"
+            self.choice.setItemText(index, each.name if here else f"{each.name}  ({missing})")
+        spec = MODELS[self.choice.currentData()]
         is_here = weights_path(spec.name).is_file()
         size = f"{spec.size_bytes / 1e6:.0f} MB, " if spec.size_bytes else ""
         state = "ready" if is_here else f"{size}not downloaded"
@@ -67,7 +72,7 @@ class ModelPanel(Panel):
         self.download.setText("Cancel" if self._downloading else "Download")
 
     def _use(self) -> None:
-        self.segmenter.use_model(self.choice.currentText())
+        self.segmenter.use_model(self.choice.currentData())
 
     def _own(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Weights", "", "Weights (*.pth *.pt *.safetensors)")
@@ -79,11 +84,11 @@ class ModelPanel(Panel):
             self.segmenter.runner.cancel(DOWNLOAD)
             self._ended(None)
             return
-        spec = MODELS[self.choice.currentText()]
+        spec = MODELS[self.choice.currentData()]
 
         def work() -> Iterator[tuple[int, int]]:
             from napari_medsam.models.download import download
-            from napari_medsam.models.zoo import weights_path
+            from napari_medsam.models.places import weights_path
 
             return download(spec, weights_path(spec.name).parent)
 
@@ -103,4 +108,4 @@ class ModelPanel(Panel):
         self.bar.hide()
         self.refresh()
         if error is not None:
-            self.segmenter.tell(error)
+            tell(error)

@@ -10,13 +10,14 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHeaderView,
     QInputDialog,
+    QMessageBox,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
 )
 
-from napari_medsam.prompts import PromptError
 from napari_medsam.widgets.parts import button, colour_icon
+from napari_medsam.widgets.planes import UNKNOWN_SIZE
 
 if TYPE_CHECKING:
     from napari_medsam.widgets.segmenter import Segmenter
@@ -64,17 +65,22 @@ class ObjectList(QWidget):
         """Show how things are."""
         layers = self.segmenter.layers
         objects = {} if layers is None else layers.session.objects
+        is_size_known = layers is None or UNKNOWN_SIZE not in layers.session.volume.notes
+        header = self.table.horizontalHeaderItem(VOLUME)
+        assert header is not None
+        header.setText("mL" if is_size_known else "mL ?")
+        header.setToolTip("" if is_size_known else UNKNOWN_SIZE)
         self._filling = True
         self._labels = list(objects)
         self.table.setRowCount(len(objects))
-        for row, (label, known) in enumerate(objects.items()):
+        for row, label in enumerate(objects):
             assert layers is not None
             voxels = layers.census.voxels(label)
             size = f"{voxels * layers.session.volume.geometry.voxel_volume_ml:.2f}"
-            texts = known.name or f"Object {label}", size, str(len(layers.census.slices(label)))
+            texts = layers.name(label), size, str(len(layers.census.slices(label)))
             name, *_ = (self._cell(row, column, text) for column, text in enumerate(texts))
-            name.setIcon(colour_icon(layers.colour(label)))
-            shown = Qt.CheckState.Unchecked if label in layers.hidden else Qt.CheckState.Checked
+            name.setIcon(colour_icon(layers.masks.colour(label)))
+            shown = Qt.CheckState.Unchecked if label in layers.masks.hidden else Qt.CheckState.Checked
             name.setCheckState(shown)
             if label == layers.label:
                 self.table.selectRow(row)
@@ -101,25 +107,28 @@ class ObjectList(QWidget):
         if self._filling or layers is None or item.column() != NAME:
             return
         label = self._labels[item.row()]
-        layers.show(label, item.checkState() == Qt.CheckState.Checked)
-        if item.text() not in (layers.session.objects[label].name, f"Object {label}"):
-            try:
-                layers.session.rename(label, item.text())
-                layers.unsaved = True
-            except PromptError as error:
-                layers.said.emit(str(error))
+        layers.masks.show(label, item.checkState() == Qt.CheckState.Checked)
+        if item.text() != layers.name(label):
+            layers.rename(label, item.text())
         self.segmenter.changed.emit()
 
     def _delete(self) -> None:
-        if self.segmenter.layers is not None:
-            self.segmenter.layers.remove(self.segmenter.layers.label)
+        layers = self.segmenter.layers
+        if layers is None:
+            return
+        label, slices = layers.label, len(layers.census.slices(layers.label))
+        if slices:
+            text = f"Delete '{layers.name(label)}', drawn on {slices} slices? This cannot be undone."
+            if QMessageBox.question(self, "Delete object", text) != QMessageBox.StandardButton.Yes:
+                return
+        self.segmenter.remove(label)
 
     def _merge(self) -> None:
         layers = self.segmenter.layers
         others = [] if layers is None else [label for label in self._labels if label != layers.label]
         if layers is None or not others:
             return
-        names = [f"{label}: {layers.session.objects[label].name or f'Object {label}'}" for label in others]
+        names = [f"{label}: {layers.name(label)}" for label in others]
         chosen, agreed = QInputDialog.getItem(self, "Merge", "Merge into", names, 0, False)
         if agreed:
-            layers.remove(layers.label, into=others[names.index(chosen)])
+            self.segmenter.remove(layers.label, into=others[names.index(chosen)])

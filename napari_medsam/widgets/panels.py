@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QProgressBar, QSpinBox, QVBoxLayout
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QProgressBar,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+)
 
 from napari_medsam.metrics import dice
 from napari_medsam.prompts import SliceIndex
@@ -44,12 +52,10 @@ class PropagationPanel(Panel):
         self.stop = button("Stop", "Stop after this slice; what was found stays", segmenter.stop)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        buttons = (
-            button("Down", "Carry on from this slice towards slice 0", lambda: self._run(-1)),
-            button("Both ways", "Carry on in both directions, from all prompts", lambda: self._run(0)),
-            button("Up", "Carry on from this slice towards the last", lambda: self._run(1)),
-        )
-        for column, each in enumerate(buttons):
+        self.down = button("Down", "Carry on from this slice towards slice 0", lambda: self._run(-1))
+        self.both = button("Both ways", "Carry on in both directions, from all prompts", lambda: self._run(0))
+        self.up = button("Up", "Carry on from this slice towards the last", lambda: self._run(1))
+        for column, each in enumerate((self.down, self.both, self.up)):
             layout.addWidget(each, 0, 2 * column, 1, 2)
         layout.addWidget(self.first, 1, 0, 1, 3)
         layout.addWidget(self.last, 1, 3, 1, 3)
@@ -99,9 +105,9 @@ class CorrectionPanel(Panel):
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for n, (operation, (text, tip)) in enumerate(CORRECTIONS.items()):
-            layout.addWidget(button(text, tip, partial(self._run, operation)), n // 3, n % 3)
-        layout.addWidget(self.whole, 2, 0, 1, 3)
-        layout.addWidget(self.protect, 3, 0, 1, 3)
+            layout.addWidget(button(text, tip, partial(self._run, operation)), n // 2, n % 2)
+        layout.addWidget(self.whole, 3, 0, 1, 2)
+        layout.addWidget(self.protect, 4, 0, 1, 2)
 
     def refresh(self) -> None:
         """Show how things are."""
@@ -126,49 +132,62 @@ class WindowPanel(Panel):
         super().__init__()
         self.segmenter = segmenter
         self.text = note()
-        self.choice = QComboBox()
-        self.choice.addItems([name.replace("_", " ") for name in PRESETS])
-        self.choice.addItem("percentile")
-        self.choice.setToolTip("Presets are in Hounsfield units, for CT; percentiles suit all else")
+        self.buttons: dict[str, QPushButton] = {}
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.text, 0, 0, 1, 2)
-        layout.addWidget(self.choice, 1, 0)
-        layout.addWidget(button("Use", "Let screen and model use this window", self._preset), 1, 1)
+        for name, window in PRESETS.items():
+            tip = f"{window.lower:g} to {window.upper:g} HU, for CT: screen and model use it"
+            self.buttons[name] = button(_spoken(name), tip, partial(self._use, window))
+        tip = "The middle 99 % of the image's values, for MR and all else: screen and model use it"
+        self.buttons["percentile"] = button("Percentile", tip, self._percentile)
         tip = "Let the model see what the contrast on screen shows now"
-        layout.addWidget(button("As displayed", tip, self._displayed), 2, 0, 1, 2)
+        self.buttons["displayed"] = button("As displayed now", tip, self._displayed)
+        for n, (name, each) in enumerate(self.buttons.items()):
+            layout.addWidget(each, 1 + n // 2, n % 2, 1, 2 if name == "displayed" else 1)
 
     def refresh(self) -> None:
         """Say which window it is."""
         layers = self.segmenter.layers
-        if layers is not None:
+        is_grey = layers is not None and not layers.image.rgb
+        is_mr = layers is not None and layers.session.volume.modality == "MR"
+        for name, each in self.buttons.items():
+            each.setEnabled(is_grey and not (is_mr and name in PRESETS))
+        if layers is None:
+            self.text.setText("Which intensities the model sees.")
+        elif layers.image.rgb:
+            self.text.setText("The model sees the colours as they are.")
+        else:
             window = layers.session.window
-            name = window.name.replace("_", " ")
             self.text.setText(
-                f"The model sees: {name}, {window.lower:.6g} to {window.upper:.6g}. "
+                f"The model sees <b>{_spoken(window.name)}</b>, {window.lower:.6g} to {window.upper:.6g}. "
                 "The contrast on screen does not change that."
             )
 
-    def _preset(self) -> None:
+    def _percentile(self) -> None:
+        layers = self.segmenter.layers
+        if layers is not None:
+            # Every second slice tells the percentiles of a large volume just as well, and at once.
+            self._use(percentile_window(layers.session.volume.array[::2, ::4, ::4]))
+
+    def _use(self, window: Window) -> None:
         layers = self.segmenter.layers
         if layers is None:
             return
-        name = self.choice.currentText().replace(" ", "_")
-        # Every second slice tells the percentiles of a large volume just as well, and at once.
-        chosen = PRESETS.get(name) or percentile_window(layers.session.volume.array[::2, ::4, ::4])
-        if not layers.image.rgb:
-            layers.image.contrast_limits_range = (
-                min(chosen.lower, layers.image.contrast_limits_range[0]),
-                max(chosen.upper, layers.image.contrast_limits_range[1]),
-            )
-            layers.image.contrast_limits = (chosen.lower, chosen.upper)
-        self.segmenter.set_window(chosen)
+        low, high = layers.image.contrast_limits_range
+        layers.image.contrast_limits_range = min(window.lower, low), max(window.upper, high)
+        layers.image.contrast_limits = window.lower, window.upper
+        self.segmenter.set_window(window)
 
     def _displayed(self) -> None:
         layers = self.segmenter.layers
         if layers is not None and not layers.image.rgb:
             lower, upper = layers.image.contrast_limits
             self.segmenter.set_window(Window(lower, upper, "as displayed"))
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 class ComparePanel(Panel):

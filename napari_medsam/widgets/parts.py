@@ -11,11 +11,10 @@ from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxL
 ICON_PX = 16
 
 
-def button(text: str, tip: str, run: Callable[[], object], *, checkable: bool = False) -> QPushButton:
+def button(text: str, tip: str, run: Callable[[], object]) -> QPushButton:
     """Return a push button that says what it does when the mouse rests on it."""
     made = QPushButton(text)
     made.setToolTip(tip)
-    made.setCheckable(checkable)
     made.clicked.connect(lambda checked=False: run())
     # The keys belong to the canvas, also after a click here.
     made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -49,12 +48,12 @@ class Fold(QWidget):
     title
         The heading.
     content
-        What is shown and hidden.
+        What is shown and hidden; told to refresh when it is shown.
     is_open
         How to begin.
     """
 
-    def __init__(self, title: str, content: QWidget, *, is_open: bool = False) -> None:
+    def __init__(self, title: str, content: Panel, *, is_open: bool = False) -> None:
         super().__init__()
         self.heading = QToolButton()
         self.heading.setText(title)
@@ -77,6 +76,8 @@ class Fold(QWidget):
         arrow = Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow
         self.heading.setArrowType(arrow)
         self.content.setVisible(is_open)
+        if is_open:
+            self.content.refresh()
 
 
 def drawn_icon(kind: str, colour: QColor) -> QIcon:

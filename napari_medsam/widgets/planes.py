@@ -57,6 +57,8 @@ def volume_of(layer: Image) -> Volume:
     array = np.asarray(layer.data)
     if layer.rgb:
         array = _colours(array)
+    elif array.dtype == bool:
+        array = array.astype(np.uint8)
     array = array if layer.ndim == 3 else array[None]
     kept = layer.metadata.get(METADATA_KEY, {})
     geometry = layer_geometry(layer.metadata)
@@ -178,6 +180,12 @@ def box_on_slice(corners: ArrayLike, axis: int) -> tuple[SliceIndex, Box] | None
     if index < 0:
         return None
     return SliceIndex(axis, index), (float(low[y]), float(low[x]), float(high[y]), float(high[x]))
+
+
+def is_outside(box: Box, shape: Sequence[int]) -> bool:
+    """Whether a box lies beside a slice of `shape` (H, W) altogether."""
+    y0, x0, y1, x1 = box
+    return y1 < 0 or x1 < 0 or y0 > shape[0] - 1 or x0 > shape[1] - 1
 
 
 def box_corners(where: SliceIndex, box: Box, ndim: int) -> NDArray[np.float64]:

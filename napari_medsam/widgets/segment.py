@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from html import escape
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_info
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
-from qtpy.QtGui import QCloseEvent, QPalette, QShowEvent
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtGui import QPalette, QShowEvent
 from qtpy.QtWidgets import (
-    QFileDialog,
     QGridLayout,
     QHBoxLayout,
-    QMessageBox,
+    QPushButton,
     QScrollArea,
-    QSizePolicy,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_medsam.session import ACCEPTED
 from napari_medsam.widgets.actions import register_actions
+from napari_medsam.widgets.keeper import Keeper
+from napari_medsam.widgets.messages import NO_IMAGE
 from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
 from napari_medsam.widgets.panels import (
@@ -33,9 +30,7 @@ from napari_medsam.widgets.panels import (
     WindowPanel,
 )
 from napari_medsam.widgets.parts import ICON_PX, Fold, Panel, button, drawn_icon, note
-from napari_medsam.widgets.saving import default_path
-from napari_medsam.widgets.segmenter import CORRECT, MODEL, NO_IMAGE, SAVE, Segmenter
-from napari_medsam.widgets.worker import Worker
+from napari_medsam.widgets.segmenter import CORRECT, MODEL, SAVE
 
 if TYPE_CHECKING:
     import napari
@@ -65,10 +60,9 @@ class SegmentWidget(QWidget):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         register_actions()
-        self.worker = Worker(self)
-        self.segmenter = Segmenter(napari_viewer, self.worker)
+        self.keeper = Keeper.of(napari_viewer)
+        self.worker, self.segmenter = self.keeper.worker, self.keeper.segmenter
         self._running = self._score = ""
-        self._window: QWidget | None = None
         self.setMinimumWidth(LEAST_WIDTH_PX)
 
         self.hint = note()
@@ -89,16 +83,13 @@ class SegmentWidget(QWidget):
         self._due = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._due.timeout.connect(self.refresh)
         self.segmenter.changed.connect(self._later)
-        self.segmenter.found.connect(self._found)
+        self.segmenter.prompting.found.connect(self._found)
         self.segmenter.progressed.connect(self._progressed)
-        self.segmenter.candidates_changed.connect(self._show_candidates)
-        self.segmenter.saved.connect(lambda path: show_info(f"Saved {path}"))
-        self.segmenter.save_requested.connect(self.save)
+        self.segmenter.prompting.candidates_changed.connect(self._show_candidates)
         napari_viewer.layers.events.inserted.connect(self._later)
         napari_viewer.layers.events.removed.connect(self._later)
         napari_viewer.layers.selection.events.active.connect(self._later)
-        self._viewer = napari_viewer
-        self.segmenter.warm_up()
+        self._show_candidates()
         self.refresh()
 
     def refresh(self) -> None:
@@ -106,65 +97,22 @@ class SegmentWidget(QWidget):
         self.hint.setText(self._next_step())
         self.objects.refresh()
         for panel in self.panels.values():
-            panel.refresh()
+            if not panel.isHidden():
+                panel.refresh()
+        self._show_tool()
         layers = self.segmenter.layers
-        where = None if layers is None else layers.where
-        marked = (
-            ""
-            if layers is None or where is None
-            else layers.session.key_slices.get(layers.label, {}).get(where)
-        )
+        marked = None if layers is None else layers.key_kind
         self.accept.setText("Unlock slice  (A)" if marked == ACCEPTED else "Accept slice  (A)")
         key = f"This slice is {marked}: propagation leaves it alone." if marked else ""
         self.status.setText("  ".join(text for text in (self._running, self._score, key) if text))
         self.status.setVisible(bool(self.status.text()))
         self.save_button.setEnabled(bool(self.segmenter.unsaved))
 
-    def save(self) -> bool:
-        """Save the current image's labels, asking for a place where none follows from the image."""
-        layers = self.segmenter.layers
-        if layers is None:
-            return False
-        target = default_path(layers.session)
-        asked = target is None or (target.exists() and target not in self._ours)
-        if asked:
-            suggestion = str(target or f"{layers.image.name}_seg.nii.gz")
-            kinds = "Label maps (*.nii.gz *.nii *.nrrd *.mha)"
-            chosen, _ = QFileDialog.getSaveFileName(self, "Save the label map", suggestion, kinds)
-            if not chosen:
-                return False
-            target = Path(chosen)
-        assert target is not None
-        self._ours.add(target)
-        return self.segmenter.save(target)
-
     def showEvent(self, event: QShowEvent) -> None:
-        """Ask the window, once it is known, to be told before it closes."""
+        """Hand over to the window, once it is known, what outlives the dock."""
         super().showEvent(event)
-        if self._window is not self.window():
-            self._window = self.window()
-            self._window.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Before the window closes, ask about work that is in no file."""
-        if event.type() == QEvent.Type.Close and isinstance(event, QCloseEvent) and self.segmenter.unsaved:
-            buttons = QMessageBox.StandardButton
-            answer = QMessageBox.question(
-                self,
-                "Unsaved segmentation",
-                "There are labels that are in no file yet. Save them before closing?",
-                buttons.Save | buttons.Discard | buttons.Cancel,
-                buttons.Save,
-            )
-            if answer == buttons.Save:
-                self.save()
-            if answer != buttons.Discard:
-                # Saving goes on beside the window, which can be closed once it is done.
-                event.ignore()
-                return True
-        elif event.type() == QEvent.Type.Close:
-            self.worker.stop()
-        return super().eventFilter(watched, event)
+        if self.window() is not self:
+            self.keeper.belong_to(self.window())
 
     def changeEvent(self, event: QEvent) -> None:
         """Draw the icons again in the colours of a new theme."""
@@ -173,7 +121,6 @@ class SegmentWidget(QWidget):
             self._paint_icons()
 
     def _build(self) -> None:
-        self._ours: set[Path] = set()
         inner = QWidget()
         column = QVBoxLayout(inner)
         column.setContentsMargins(6, 4, 6, 4)
@@ -194,14 +141,19 @@ class SegmentWidget(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.save_button = button("Save  (Ctrl+Shift+S)", "Write the label map beside the image", self.save)
+        self.save_button = button("Save  (Ctrl+Shift+S)", "Write the label map beside the image", self._save)
+        elsewhere = button("As...", "Write the label map to a place of your choice", self._save_as)
         self.accept = button("Accept slice  (A)", "Lock the object on this slice, or unlock it", self._accept)
         undo = button("Undo", "Take back the last change of the mask on this slice (Ctrl+Z)", self._undo)
         below = QGridLayout()
         below.setContentsMargins(6, 0, 6, 4)
-        below.addWidget(self.accept, 0, 0)
-        below.addWidget(undo, 0, 1)
-        below.addWidget(self.save_button, 1, 0, 1, 2)
+        for each, place in (
+            (self.accept, (0, 0, 1, 2)),
+            (undo, (0, 2, 1, 2)),
+            (self.save_button, (1, 0, 1, 3)),
+            (elsewhere, (1, 3)),
+        ):
+            below.addWidget(each, *place)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll)
@@ -215,21 +167,23 @@ class SegmentWidget(QWidget):
         }
         row = QGridLayout()
         row.setSpacing(4)
-        self.tools: dict[str, QToolButton] = {}
+        self.tools: dict[str, QPushButton] = {}
         for n, (kind, (text, tip)) in enumerate(TOOLS.items()):
-            tool = QToolButton()
-            tool.setText(text)
-            tool.setToolTip(tip)
+            tool = button(text, tip, runs.get(kind) or partial(self.segmenter.edit_labels, kind))
             tool.setIconSize(QSize(ICON_PX, ICON_PX))
-            tool.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-            tool.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-            tool.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            run = runs.get(kind) or partial(self.segmenter.edit_labels, kind)
-            tool.clicked.connect(partial(_without_state, run))
+            tool.setCheckable(True)
+            # Whether it is down follows from what the mouse does on the canvas, not from the click.
+            tool.clicked.connect(self._show_tool)
             self.tools[kind] = tool
             row.addWidget(tool, n // 3, n % 3)
         self._paint_icons()
         return row
+
+    def _show_tool(self, checked: bool = False) -> None:
+        layers = self.segmenter.layers
+        used = "" if layers is None else layers.tool
+        for kind, tool in self.tools.items():
+            tool.setChecked(kind == used)
 
     def _paint_icons(self) -> None:
         for kind, tool in self.tools.items():
@@ -239,8 +193,8 @@ class SegmentWidget(QWidget):
         layers = self.segmenter.layers
         if layers is None:
             return NO_IMAGE
-        name = layers.session.objects[layers.label].name or f"Object {layers.label}"
-        where = f" on <b>{layers.image.name}</b>"
+        name = escape(layers.name(layers.label))
+        where = f" on <b>{escape(layers.image.name)}</b>"
         if not layers.census.voxels(layers.label):
             return f"<b>{name}</b>{where}: press <b>B</b> and drag a box around it."
         return (
@@ -259,6 +213,12 @@ class SegmentWidget(QWidget):
         self._running = RUNNING.get(what, "")
         self._due.start()
 
+    def _save(self) -> None:
+        self.keeper.save()
+
+    def _save_as(self) -> None:
+        self.keeper.save(elsewhere=True)
+
     def _accept(self) -> None:
         self.segmenter.accept()
 
@@ -266,7 +226,7 @@ class SegmentWidget(QWidget):
         self.segmenter.undo()
 
     def _choose(self, number: int, layer: object) -> None:
-        self.segmenter.choose_candidate(number)
+        self.segmenter.prompting.choose(number)
 
     def _show_candidates(self) -> None:
         row = self._candidate_row
@@ -275,21 +235,16 @@ class SegmentWidget(QWidget):
             gone = None if item is None else item.widget()
             if gone is not None:
                 gone.deleteLater()
-        found = self.segmenter.candidates
+        found = self.segmenter.prompting.candidates
         layers = self.segmenter.layers
         if found:
             row.addWidget(note("Meant:"))
         for n in range(len(found)):
             tip = f"Take reading {n + 1} of this point (key {n + 1})"
-            row.addWidget(button(str(n + 1), tip, partial(self.segmenter.choose_candidate, n)))
+            row.addWidget(button(str(n + 1), tip, partial(self.segmenter.prompting.choose, n)))
         if layers is not None and layers.points is not None:
             for n in range(3):
                 # Only while there is something to choose do the digits lose their meaning in napari.
                 run = partial(self._choose, n) if n < len(found) else None
                 layers.points.bind_key(str(n + 1), run, overwrite=True)
         self.candidates.setVisible(bool(found))
-
-
-def _without_state(run: Callable[[], object], checked: bool = False) -> None:
-    """Call what a click means; whether the button is down is no matter."""
-    run()

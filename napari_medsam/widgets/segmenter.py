@@ -6,20 +6,23 @@ Computing goes to a `Runner`, and every result is written here, in the GUI threa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from napari.utils.notifications import show_error, show_warning
+from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_medsam.correction import correct, interpolate
-from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
+from napari_medsam.prompts import PromptError, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.volume import GeometryError, VolumeError
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.actions import bind_prompt_keys
 from napari_medsam.widgets.layers import SessionLayers
+from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D, OUTSIDE, UNTRAINED, tell
+from napari_medsam.widgets.prompting import Prompting
 from napari_medsam.widgets.saving import default_path, save_session
 from napari_medsam.widgets.shared_model import SharedModel, load_predictor
 
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from napari_medsam.widgets.worker import Runner
     from napari_medsam.windowing import Window
 
-NO_IMAGE = "Open an image first: drop a file or a DICOM folder here, or choose File > Open Sample > MedSAM."
-NOT_IN_3D = "Prompts need a slice on screen: leave the 3D view (Ctrl+Y)."
 PROPAGATE, CORRECT, SAVE, MODEL = "propagate", "correct", "save", "model"
 POINT = "point"
 
@@ -52,10 +53,8 @@ class Segmenter:
         Something that a front end shows may have changed: the image, objects, sizes, key slices.
     progressed : Signal(str, int, int)
         What is running, how much of it is done, and of how much; ``("", 0, 0)`` when it has ended.
-    found : Signal(float)
-        A mask was written; the model's estimate of its IoU.
-    candidates_changed : Signal()
-        There are other readings of a point to choose from, or there are none any more.
+    prompting
+        Turns prompts into masks.
     saved : Signal(Path)
         A label map was written.
     save_requested : Signal()
@@ -64,8 +63,6 @@ class Segmenter:
 
     changed = Signal()
     progressed = Signal(str, int, int)
-    found = Signal(float)
-    candidates_changed = Signal()
     saved = Signal(Path)
     save_requested = Signal()
 
@@ -73,7 +70,8 @@ class Segmenter:
         self.viewer, self.runner = viewer, runner
         self.model = model or SharedModel()
         self.layers: SessionLayers | None = None
-        self.candidates: tuple[SliceMask, ...] = ()
+        self.prompting = Prompting(runner)
+        self.prompting.ended.connect(self.changed.emit)
         self._all: list[SessionLayers] = []
         viewer.layers.selection.events.active.connect(self._on_active)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -99,7 +97,7 @@ class Segmenter:
             except (VolumeError, GeometryError) as error:
                 show_warning(str(error))
                 return
-            known.prompted.connect(self._on_prompted)
+            known.prompted.connect(partial(self.prompting.predict, known))
             known.edited.connect(lambda labels: self.changed.emit())
             known.selected.connect(lambda label: self._on_slice())
             known.said.connect(show_warning)
@@ -107,13 +105,15 @@ class Segmenter:
             if planes.UNKNOWN_SIZE in volume.notes:
                 show_warning(planes.UNKNOWN_SIZE)
         self.layers = known
-        self._drop_candidates()
+        self.prompting.drop()
         self.changed.emit()
 
     def draw_box(self) -> None:
         """Get ready for dragging a box."""
         layers = self._ready("box")
         if layers is not None:
+            # A layer takes napari a while to add: now, not when the first mask is waited for.
+            layers.label_layer()
             layer = layers.box_layer()
             bind_prompt_keys(layer, self)
             self.viewer.layers.selection.active = layer
@@ -124,6 +124,7 @@ class Segmenter:
         """Get ready for clicking points."""
         layers = self._ready(POINT)
         if layers is not None:
+            layers.label_layer()
             layer = layers.point_layer()
             bind_prompt_keys(layer, self)
             self.viewer.layers.selection.active = layer
@@ -172,10 +173,14 @@ class Segmenter:
         where = None if layers is None else layers.where
         if layers is None or where is None:
             return
-        marked = layers.session.key_slices.get(layers.label, {}).get(where)
-        layers.session.mark(layers.label, where, None if marked == ACCEPTED else ACCEPTED)
-        layers.unsaved = True
+        layers.mark(where, None if layers.key_kind == ACCEPTED else ACCEPTED)
         self.changed.emit()
+
+    def remove(self, label: int, into: int = 0) -> None:
+        """Delete an object, or merge it into another one; what is being computed for it is given up."""
+        if self.layers is not None:
+            self.stop()
+            self.layers.remove(label, into)
 
     def undo(self) -> None:
         """Take back the last change of the mask on the slice on screen."""
@@ -193,8 +198,8 @@ class Segmenter:
         def receive(part: SliceMask) -> None:
             nonlocal done
             done += 1
-            layers.put(part)
             self.progressed.emit(PROPAGATE, done, last - first + 1)
+            layers.put(part)
 
         self.progressed.emit(PROPAGATE, 0, last - first + 1)
         self.runner.submit(
@@ -236,20 +241,6 @@ class Segmenter:
 
         self.runner.submit(CORRECT, work, receive, self._end)
 
-    def choose_candidate(self, number: int) -> None:
-        """Take another reading of the last point, counted from 0."""
-        layers = self.layers
-        if layers is None or number >= len(self.candidates):
-            return
-        part = self.candidates[number]
-        layers.session.mark(part.label, part.where, None)
-        layers.put(part)
-        if number:
-            # The prompts alone would not give this mask again.
-            layers.session.mark(part.label, part.where, CORRECTED)
-        self.found.emit(part.score)
-        self.changed.emit()
-
     def set_window(self, window: Window) -> None:
         """Let the model see other intensities, and predict the slice on screen again."""
         layers = self.layers
@@ -258,10 +249,8 @@ class Segmenter:
         layers.session.window = window
         self.changed.emit()
         where = layers.where
-        if where is None or layers.session.key_slices.get(layers.label, {}).get(where):
-            return
-        if where in layers.session.objects[layers.label].slices:
-            self._on_prompted(layers.label, where)
+        if where and where in layers.session.objects[layers.label].slices and not layers.key_kind:
+            self.prompting.predict(layers, layers.label, where)
 
     def use_model(self, name: str) -> None:
         """Load another model and use it from now on; the old one stays when that fails."""
@@ -287,6 +276,7 @@ class Segmenter:
     def use_labels(self, layer: Labels) -> None:
         """Go on with a label layer of the user's own."""
         if self.layers is not None:
+            self.stop()
             try:
                 self.layers.use_labels(layer)
             except PromptError as error:
@@ -338,10 +328,6 @@ class Segmenter:
         for each in self._all:
             each.close()
 
-    def tell(self, error: Exception | None) -> None:
-        """Show what went wrong, if anything did."""
-        _tell(error)
-
     def takes(self, kind: str) -> bool:
         """Whether the model was trained with a kind of prompt; True while nobody knows yet."""
         from napari_medsam.models.specs import MODELS
@@ -357,64 +343,27 @@ class Segmenter:
             show_warning(NO_IMAGE)
             return None
         if self.layers.where is None:
-            show_warning(NOT_IN_3D)
+            in_2d = self.viewer.dims.ndisplay == 2
+            show_warning(OUTSIDE.format(self.layers.image.name) if in_2d else NOT_IN_3D)
             return None
         if kind and not self.takes(kind):
-            show_warning(
-                f"The model {self.model.name} was trained without {kind}s: choose another one under Model."
-            )
+            show_warning(UNTRAINED.format(self.model.name, kind))
             return None
         return self.layers
 
-    def _on_prompted(self, label: int, where: SliceIndex) -> None:
-        layers = self.layers
-        assert layers is not None
-        self._drop_candidates()
-        session = layers.session
-        session.mark(label, where, None)
-        prompts = session.objects[label].slices.get(where)
-        if prompts is None:
-            layers.put(_nothing(session, label, where))
-            return
-        single = prompts.box is None and len(prompts.points) == 1
-
-        def work() -> Iterator[Any]:
-            yield session.segment(where, label)
-            if single:
-                yield session.candidates(where, label)
-
-        def receive(result: Any) -> None:
-            known = session.objects.get(label)
-            if known is None or known.slices.get(where) != prompts:
-                return
-            if isinstance(result, tuple):
-                self.candidates = result if len(result) > 1 else ()
-                self.candidates_changed.emit()
-                return
-            layers.put(result)
-            self.found.emit(result.score)
-
-        self.runner.submit((id(layers), label, where), work, receive, self._end_prompt)
-
-    def _end_prompt(self, error: Exception | None) -> None:
-        self.tell(error)
-        self.changed.emit()
-
     def _end(self, error: Exception | None) -> None:
         self.progressed.emit("", 0, 0)
-        self._end_prompt(error)
+        if self.layers is not None and self.layers.where is None:
+            self.layers.masks.refresh()
+        tell(error)
+        self.changed.emit()
 
     def _on_saved(self, path: Path) -> None:
         self.saved.emit(path)
 
     def _on_slice(self, event: Any = None) -> None:
-        self._drop_candidates()
+        self.prompting.drop()
         self.changed.emit()
-
-    def _drop_candidates(self) -> None:
-        if self.candidates:
-            self.candidates = ()
-            self.candidates_changed.emit()
 
     def _on_active(self, event: Any = None) -> None:
         active = self.viewer.layers.selection.active
@@ -436,25 +385,7 @@ class Segmenter:
         if self.layers is gone:
             self.layers = None
             self._on_active()
+        others = (layer for layer in self.viewer.layers if isinstance(layer, Image))
+        while self.layers is None and (other := next(others, None)) is not None:
+            self.choose(other)
         self.changed.emit()
-
-
-def _nothing(session: Session, label: int, where: SliceIndex) -> SliceMask:
-    import numpy as np
-
-    from napari_medsam.propagation import SliceMask
-
-    return SliceMask(where, label, np.zeros(where.take(session.labels).shape, bool), 1.0, "prompt")
-
-
-def _tell(error: Exception | None) -> None:
-    """Show what went wrong: one sentence for what a user can mend, and what to do about all else."""
-    if isinstance(error, ValueError | OSError):
-        show_warning(str(error))
-    elif isinstance(error, MemoryError):
-        show_error("There is not enough memory: close other volumes, or choose a smaller model.")
-    elif error is not None:
-        show_error(
-            f"This is a bug in napari-medsam ({type(error).__name__}: {error}). Your labels are as they "
-            "were; save them, and please report it."
-        )

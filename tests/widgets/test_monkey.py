@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 
 import numpy as np
 from bright_model import BrightModel
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Labels, Layer
 
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex
@@ -72,6 +73,26 @@ class Monkey(RuleBasedStateMachine):
         layer.add(np.insert([a * (height - 1), b * (width - 1)], where.axis, where.index))
 
     @precondition(lambda self: self.layers.boxes is not None and len(self.layers.boxes.data))
+    @rule(which=share, by=st.floats(-6, 6), along=st.integers(0, 2))
+    def move_box(self, which, by, along):
+        boxes = [np.array(corners) for corners in self.layers.boxes.data]
+        boxes[int(which * (len(boxes) - 1))][:, along] += by
+        self.layers.boxes.data = boxes
+
+    @precondition(lambda self: self.layers.points is not None and len(self.layers.points.data))
+    @rule(which=share, by=st.floats(-6, 6), along=st.integers(0, 2))
+    def move_point(self, which, by, along):
+        places = np.array(self.layers.points.data)
+        places[int(which * (len(places) - 1)), along] += by
+        self.layers.points.data = places
+
+    @precondition(lambda self: self.layers.points is not None and len(self.layers.points.data))
+    @rule(which=share)
+    def delete_point(self, which):
+        self.layers.points.selected_data = {int(which * (len(self.layers.points.data) - 1))}
+        self.layers.points.remove_selected()
+
+    @precondition(lambda self: self.layers.boxes is not None and len(self.layers.boxes.data))
     @rule()
     def delete_box(self):
         self.layers.boxes.selected_data = {0}
@@ -92,6 +113,27 @@ class Monkey(RuleBasedStateMachine):
     @rule()
     def undo(self):
         self.segmenter.undo()
+
+    @precondition(lambda self: self.layers.labels is not None)
+    @rule()
+    def redo(self):
+        self.layers.labels.redo()
+
+    @rule(number=st.integers(0, 2))
+    def choose_candidate(self, number):
+        self.segmenter.prompting.choose(number)
+
+    @rule(upper=st.floats(0.5, 2))
+    def change_window(self, upper):
+        self.segmenter.set_window(Window(0.0, upper, "mine"))
+
+    @rule(is_shown=st.booleans())
+    def show_object(self, is_shown):
+        self.layers.masks.show(self.layers.label, is_shown)
+
+    @rule(name=st.text(max_size=8))
+    def rename_object(self, name):
+        self.layers.rename(self.layers.label, name)
 
     @rule()
     def new(self):
@@ -122,19 +164,41 @@ class Monkey(RuleBasedStateMachine):
 
     @rule()
     def delete_object(self):
-        self.layers.remove(self.layers.label)
+        self.segmenter.remove(self.layers.label)
 
     @precondition(lambda self: len(self.layers.session.objects) > 1)
     @rule()
     def merge(self):
         others = [label for label in self.layers.session.objects if label != self.layers.label]
-        self.layers.remove(self.layers.label, into=others[0])
+        self.segmenter.remove(self.layers.label, into=others[0])
 
     @rule(which=st.sampled_from(["boxes", "points", "labels"]))
     def delete_layer(self, which):
         layer = getattr(self.layers, which)
         if layer is not None:
             self.viewer.layers.remove(layer)
+
+    @rule(which=share, name=st.text(max_size=8))
+    def rename_layer(self, which, name):
+        self.viewer.layers[int(which * (len(self.viewer.layers) - 1))].name = name
+
+    @precondition(lambda self: len(self.viewer.layers) < 8)
+    @rule(which=st.sampled_from(["boxes", "points", "labels"]))
+    def duplicate_layer(self, which):
+        layer = getattr(self.layers, which)
+        if layer is not None:
+            # As napari's own Duplicate Layer does.
+            data, attributes, kind = deepcopy(layer.as_layer_data_tuple())
+            self.viewer.add_layer(Layer.create(data, {**attributes, "name": f"{layer.name} copy"}, kind))
+
+    @rule()
+    def reverse_layers(self):
+        self.viewer.layers.reverse()
+
+    @precondition(lambda self: any(type(layer) is Labels for layer in self.viewer.layers))
+    @rule()
+    def adopt_labels(self):
+        self.segmenter.use_labels(next(each for each in self.viewer.layers if isinstance(each, Labels)))
 
     @invariant()
     def the_list_is_what_the_labels_say(self):
@@ -146,6 +210,8 @@ class Monkey(RuleBasedStateMachine):
         assert {label: census.voxels(label) for label in census.labels} == counted
         assert set(counted) <= set(session.objects)
         assert self.layers.label in session.objects
+        assert {label for label, marks in session.key_slices.items() if marks} <= set(session.objects)
+        assert self.layers.masks.hidden <= set(session.objects)
 
     @invariant()
     def the_layers_show_the_current_object(self):
@@ -156,6 +222,7 @@ class Monkey(RuleBasedStateMachine):
             assert len(self.layers.points.data) == sum(len(each.points) for each in slices.values())
         if self.layers.labels is not None:
             assert self.layers.labels.data is self.layers.session.labels
+            assert self.layers.labels.selected_label == self.layers.label
 
 
 TestMonkey = Monkey.TestCase
@@ -163,7 +230,7 @@ TestMonkey.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
     deadline=None,
-    derandomize=True,
+    derandomize="NAPARI_MEDSAM_MONKEY_STEPS" not in os.environ,
     # A failure is to be told soon: making it small takes minutes.
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),

@@ -12,8 +12,9 @@ from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED
 from napari_medsam.volume import Geometry, Volume, read_labels
 from napari_medsam.widgets.contrib import image_layer
+from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D
 from napari_medsam.widgets.planes import UNKNOWN_SIZE, box_corners
-from napari_medsam.widgets.segmenter import NO_IMAGE, NOT_IN_3D, Segmenter
+from napari_medsam.widgets.segmenter import Segmenter
 from napari_medsam.widgets.shared_model import SharedModel
 from napari_medsam.windowing import Window
 
@@ -25,7 +26,8 @@ SLAB = np.s_[3:9, 10:20, 15:35]
 def said(monkeypatch):
     """What napari would show the user as a warning."""
     shown = []
-    monkeypatch.setattr("napari_medsam.widgets.segmenter.show_warning", shown.append)
+    for module in ("segmenter", "messages"):
+        monkeypatch.setattr(f"napari_medsam.widgets.{module}.show_warning", shown.append)
     return shown
 
 
@@ -109,7 +111,8 @@ def test_a_second_box_on_a_slice_replaces_the_first(segmenter):
 def test_a_click_in_place_of_a_drag_draws_nothing(segmenter):
     draw(segmenter, SliceIndex(0, 5), (8, 12, 8.2, 12.2))
     assert len(segmenter.layers.boxes.data) == 0
-    assert segmenter.layers.labels is None
+    assert segmenter.layers.session.objects[1].slices == {}
+    assert not segmenter.layers.unsaved
 
 
 @pytest.mark.parametrize(("axis", "index", "box"), [(1, 12, (1, 10, 10, 40)), (2, 20, (1, 5, 10, 30))])
@@ -304,3 +307,103 @@ def test_work_that_could_not_be_saved_stays_unsaved(segmenter, tmp_path, said):
     segmenter.save(tmp_path / "nowhere" / "scan_seg.nii.gz")
     assert segmenter.unsaved == [segmenter.layers]
     assert "cannot be written" in said[-1]
+
+
+def test_undo_on_another_slice_is_told_and_counted(segmenter, viewer, said):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    viewer.dims.set_point(0, 6 * 3.0)
+    segmenter.undo()
+    assert not segmenter.layers.session.labels.any()
+    assert segmenter.layers.census.voxels(1) == 0
+    assert said == ["Undo changed slice 5, which is not on screen."]
+
+
+def test_undo_does_not_reach_behind_accept_or_delete(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.accept()
+    segmenter.undo()
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+    segmenter.remove(1)
+    segmenter.undo()
+    assert not segmenter.layers.session.labels.any()
+    assert segmenter.layers.census.labels == []
+
+
+def test_undo_of_a_brush_through_slices_is_counted(segmenter, viewer):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    layer = segmenter.layers.labels
+    layer.n_edit_dimensions, layer.brush_size = 3, 20
+    with layer.block_history():
+        layer.paint((5, 30, 30), 1)
+    census = segmenter.layers.census
+    assert census.slices(1) != [5]
+    viewer.dims.set_point(0, 1 * 3.0)
+    segmenter.undo()
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+    assert (census.voxels(1), census.slices(1)) == (200, [5])
+
+
+def test_the_brush_leaves_an_accepted_slice_as_it_is(segmenter, said):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.accept()
+    segmenter.edit_labels("paint")
+    layer = segmenter.layers.labels
+    with layer.block_history():
+        layer.paint((5, 2, 2), 1)
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+    assert segmenter.layers.census.voxels(1) == 200
+    assert "press A to unlock" in said[-1]
+    segmenter.new_object()
+    with layer.block_history():
+        layer.paint((5, 2, 2), 2)
+    assert segmenter.layers.session.labels[5, 2, 2] == 2
+
+
+def test_an_object_drawn_while_another_is_hidden_can_be_seen(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.layers.masks.show(1, False)
+    segmenter.new_object()
+    draw(segmenter, SliceIndex(0, 6), (8, 12, 22, 38))
+    colormap = segmenter.layers.labels.colormap
+    assert colormap.map(1)[3] == 0
+    np.testing.assert_allclose(colormap.map(2), segmenter.layers.masks.colour(2), atol=0.01)
+    segmenter.remove(1)
+    segmenter.layers.masks.show(2, True)
+    assert segmenter.layers.labels.colormap.map(2)[3] == 1
+
+
+def test_a_box_beside_the_image_does_not_cost_the_box_on_it(segmenter, said):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    draw(segmenter, SliceIndex(0, 5), (-30, -30, -10, -10))
+    assert said == ["The box lies beside 'scan': drag it over the object."]
+    assert segmenter.layers.session.objects[1].slices == {SliceIndex(0, 5): SlicePrompts((8, 12, 22, 38))}
+    assert len(segmenter.layers.boxes.data) == 1
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+
+
+def test_a_mask_as_image_can_be_segmented(said):
+    viewer = ViewerModel()
+    voxels = np.zeros(SHAPE, bool)
+    voxels[SLAB] = True
+    viewer.add_image(voxels)
+    viewer.dims.set_point(0, 5)
+    segmenter = make_segmenter(viewer)
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+
+
+def test_deleting_an_object_stops_what_is_computed_for_it(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    given_up = []
+    segmenter.runner.cancel = lambda key: given_up.append(key) or True
+    segmenter.remove(1)
+    assert set(given_up) == {"propagate", "correct"}
+
+
+def test_another_image_is_taken_when_the_one_at_hand_is_deleted(segmenter, viewer):
+    data, attributes, _ = image_layer(make_volume(), "other")
+    viewer.add_layer(Image(data, **attributes))
+    viewer.layers.remove(segmenter.layers.image)
+    assert segmenter.layers.image.name == "scan"
+    viewer.layers.remove(segmenter.layers.image)
+    assert segmenter.layers is None

@@ -1,0 +1,136 @@
+"""What outlives the dock: whoever closes the panel and opens it again goes on with the same work.
+
+It belongs to the window, asks about unsaved work before that closes, and knows where to save.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
+
+from napari_medsam.widgets.saving import default_path, prompts_path
+from napari_medsam.widgets.segmenter import Segmenter
+from napari_medsam.widgets.worker import Worker
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_medsam.widgets.layers import SessionLayers
+
+KINDS = "Label maps (*.nii.gz *.nii *.nrrd *.mha)"
+
+
+class Keeper(QObject):
+    """The segmenter of one window and its thread.
+
+    Parameters
+    ----------
+    viewer
+        The viewer in the window.
+    """
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.worker = Worker(self)
+        self.segmenter = Segmenter(viewer, self.worker)
+        self.segmenter.saved.connect(self._tell_saved)
+        self.segmenter.save_requested.connect(self.save)
+        self.segmenter.progressed.connect(self._close_once_saved)
+        self._saved_to: dict[Path, SessionLayers] = {}
+        self._is_closing = False
+        # Loading torch beside them would hold up dock and layers, which are being made just now.
+        QTimer.singleShot(0, self.segmenter.warm_up)
+
+    @classmethod
+    def of(cls, viewer: napari.Viewer) -> Keeper:
+        """Return the keeper of a viewer's window, made if there is none yet."""
+        # What napari hands to a plugin stands in for the viewer, anew each time.
+        viewer = getattr(viewer, "__wrapped__", viewer)
+        for window in QApplication.topLevelWidgets():
+            for keeper in window.findChildren(cls):
+                if keeper.viewer is viewer:
+                    return keeper
+        return cls(viewer)
+
+    def belong_to(self, window: QWidget) -> None:
+        """Live as long as a window, and be told before it closes."""
+        if self.parent() is not window:
+            self.setParent(window)
+            window.installEventFilter(self)
+
+    def save(self, layers: SessionLayers | None = None, *, elsewhere: bool = False) -> bool:
+        """Save an image's labels; asks for a place where none follows from the image, or a file is there.
+
+        Parameters
+        ----------
+        layers
+            Of which image; of the current one when None.
+        elsewhere
+            Ask in any case.
+
+        Returns
+        -------
+        bool
+            False when there is no image, or the user does not want to.
+        """
+        layers = layers or self.segmenter.layers
+        if layers is None:
+            return False
+        target = default_path(layers.session)
+        foreign = target is not None and self._saved_to.get(target) is not layers
+        if target is None or elsewhere or (foreign and (target.exists() or prompts_path(target).exists())):
+            suggestion = str(target or f"{layers.image.name}_seg.nii.gz")
+            title = f"Save the label map of {layers.image.name}"
+            chosen, _ = QFileDialog.getSaveFileName(self._window(), title, suggestion, KINDS)
+            if not chosen:
+                return False
+            target = Path(chosen)
+        self._saved_to[target] = layers
+        return self.segmenter.save(target, layers)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Before the window closes, ask about work that is in no file."""
+        if event.type() != QEvent.Type.Close:
+            return False
+        self._is_closing = False
+        if not self.segmenter.unsaved:
+            self.worker.stop()
+            return False
+        buttons = QMessageBox.StandardButton
+        names = ", ".join(each.image.name for each in self.segmenter.unsaved)
+        answer = QMessageBox.question(
+            self._window(),
+            "Unsaved segmentation",
+            f"There are labels that are in no file yet: {names}. Save them before closing?",
+            buttons.Save | buttons.Discard | buttons.Cancel,
+            buttons.Save,
+        )
+        if answer == buttons.Discard:
+            self.worker.stop()
+            return False
+        if answer == buttons.Save:
+            # Saving goes on beside the window, which closes once it is done.
+            begun = [self.save(each) for each in self.segmenter.unsaved]
+            self._is_closing = all(begun)
+        event.ignore()
+        return True
+
+    def _window(self) -> QWidget | None:
+        parent = self.parent()
+        return parent if isinstance(parent, QWidget) else None
+
+    def _tell_saved(self, path: Path) -> None:
+        show_info(f"Saved {path}")
+
+    def _close_once_saved(self, what: str, *progress: Any) -> None:
+        window = self._window()
+        if not self._is_closing or what or self.worker.is_busy or window is None:
+            return
+        self._is_closing = False
+        if not self.segmenter.unsaved:
+            window.close()

@@ -1,0 +1,110 @@
+"""From prompts to masks: asks the model, writes its answer, keeps the other readings of a point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_medsam.session import CORRECTED, Session
+from napari_medsam.widgets.messages import tell
+
+if TYPE_CHECKING:
+    from napari_medsam.prompts import SliceIndex
+    from napari_medsam.propagation import SliceMask
+    from napari_medsam.widgets.layers import SessionLayers
+    from napari_medsam.widgets.worker import Runner
+
+
+class Prompting:
+    """Predicts the slices whose prompts have changed; for each of them the newest request wins.
+
+    Parameters
+    ----------
+    runner
+        Who computes.
+
+    Attributes
+    ----------
+    candidates : tuple of SliceMask
+        What the last point may mean, the likeliest first; empty unless there is a choice.
+    found : Signal(float)
+        A mask was written; the model's estimate of its IoU.
+    candidates_changed : Signal()
+        There is a choice, or there is none any more.
+    ended : Signal()
+        A request was answered, or failed.
+    """
+
+    found = Signal(float)
+    candidates_changed = Signal()
+    ended = Signal()
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.candidates: tuple[SliceMask, ...] = ()
+        self._layers: SessionLayers | None = None
+
+    def predict(self, layers: SessionLayers, label: int, where: SliceIndex) -> None:
+        """Predict an object's mask on a slice; where it has no prompts any more, the mask goes."""
+        self.drop()
+        session = layers.session
+        session.mark(label, where, None)
+        key = (id(layers), label, where)
+        prompts = session.objects[label].slices.get(where)
+        if prompts is None:
+            self.runner.cancel(key)
+            layers.put(_nothing(session, label, where))
+            return
+        single = prompts.box is None and len(prompts.points) == 1
+
+        def work() -> Iterator[Any]:
+            yield session.segment(where, label)
+            if single:
+                yield session.candidates(where, label)
+
+        def receive(result: Any) -> None:
+            known = session.objects.get(label)
+            if known is None or known.slices.get(where) != prompts:
+                return
+            if not isinstance(result, tuple):
+                layers.put(result)
+                self.found.emit(result.score)
+            elif len(result) > 1 and layers.where == where:
+                self._layers, self.candidates = layers, result
+                self.candidates_changed.emit()
+
+        self.runner.submit(key, work, receive, self._end)
+
+    def choose(self, number: int) -> None:
+        """Take another reading of the last point, counted from 0."""
+        layers = self._layers
+        if layers is None or number >= len(self.candidates):
+            return
+        part = self.candidates[number]
+        layers.session.mark(part.label, part.where, None)
+        layers.put(part)
+        if number:
+            # The prompts alone would not give this mask again.
+            layers.session.mark(part.label, part.where, CORRECTED)
+        self.found.emit(part.score)
+        self.ended.emit()
+
+    def drop(self) -> None:
+        """Offer no choice any more."""
+        if self.candidates:
+            self.candidates = ()
+            self.candidates_changed.emit()
+
+    def _end(self, error: Exception | None) -> None:
+        tell(error)
+        self.ended.emit()
+
+
+def _nothing(session: Session, label: int, where: SliceIndex) -> SliceMask:
+    import numpy as np
+
+    from napari_medsam.propagation import SliceMask
+
+    return SliceMask(where, label, np.zeros(where.take(session.labels).shape, bool), 1.0, "prompt")
