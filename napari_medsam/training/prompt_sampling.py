@@ -22,7 +22,6 @@ MAX_AREA_SHARE = 0.5
 MAX_POINTS = 3
 CLOSEST_UP = 2.7
 SMALL_SIDE_PX = 24
-SEEN = 0.8
 RING_SHARE = 0.2
 MODES = {"box": 0.48, "previous": 0.22, "points": 0.16, "box and points": 0.14}
 
@@ -159,7 +158,7 @@ def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tu
     masks = (maps[where] == number.view(-1, 1, 1)).float()[:, None]
     favoured = 0.5 * _hollow(masks) * (_rand(generator, len(where)) < 0.5)
     # No more than "can be seen" is asked for: ranked by contrast, painted objects would push out real ones.
-    value = visibility(batch.images[where], masks).clamp_max(SEEN) * (1 + favoured)
+    value = visibility(batch.images[where], masks).clamp_max(1.0) * (1 + favoured)
     kept = value.argsort(descending=True)[:n]
     return where[kept], number[kept]
 
@@ -172,12 +171,10 @@ def _hollow(masks: Tensor) -> Tensor:
 
 
 def visibility(images: Tensor, masks: Tensor) -> Tensor:
-    """How much of an outline stands out, (N,) in [0, 1].
+    """How far outlines stand out, (N,) in [0, 3]: mean step in standard deviations of the inside.
 
-    Every pixel just outside of the object counts up to 1, which is a step of one standard deviation of the
-    inside: a sharp edge in one place does not make up for none in another, and a ring may lie between
-    something darker and something brighter. Of a ring the inner edge alone counts, for it tells the ring
-    from the disc that has the same box.
+    The step is measured pixel by pixel, for a ring may lie between something darker and something brighter.
+    Of a ring the inner edge alone counts: it tells the ring from the disc that has the same box.
 
     Parameters
     ----------
@@ -194,7 +191,7 @@ def visibility(images: Tensor, masks: Tensor) -> Tensor:
     spread = ((off**2 * masks).sum((1, 2, 3)) / area).sqrt().view(-1, 1, 1, 1)
     # Averaged, for noise alone is no step.
     step = F.avg_pool2d(off, 3, 1, 1, count_include_pad=False).abs() / (spread + 0.02)
-    return (step.clamp_max(1) * outline).sum((1, 2, 3)) / outline.sum((1, 2, 3)).clamp_min(1)
+    return (step.clamp_max(3) * outline).sum((1, 2, 3)) / outline.sum((1, 2, 3)).clamp_min(1)
 
 
 def _enclosed(masks: Tensor) -> Tensor:
