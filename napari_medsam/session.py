@@ -288,21 +288,26 @@ class Session:
         """Return the labels (H, W) of a slice as they will be once a mask is written.
 
         The object's old pixels on the slice go. Other objects are kept when they are protected, and so are
-        the object's own key slices. A slice that was prompted is kept from what is carried, whatever the
-        axis, but not from new prompts and corrections.
+        the object's own key slices: what is carried changes no slice that was prompted, of whichever axis,
+        and the answer to prompts no other one.
         """
+        ledger, label, where = self.ledger, part.label, part.where
         is_carried = SliceReport.of(part).is_carried
-        plane = part.where.take(self.labels).copy()
+        plane = where.take(self.labels).copy()
+        prompted = ledger.prompted(label) if is_carried or part.reason == PROMPT else []
+        if not is_carried:
+            prompted = [each for each in prompted if each != where]
+        free = ~ledger.key_pixels(label, where, plane.shape, prompted)
         if part.stopped:
             return plane
-        free = ~self.ledger.key_pixels(part.label, part.where, plane.shape, is_carried)
-        plane[free & (plane == part.label)] = 0
+        plane[free & (plane == label)] = 0
         taken = plane != 0
         if not self.protect_others:
             taken = np.zeros_like(taken)
-            for other in (self.objects.keys() | self.key_slices.keys()) - {part.label}:
-                taken |= self.ledger.key_pixels(other, part.where, plane.shape, is_carried) & (plane == other)
-        plane[part.mask & free & ~taken] = part.label
+            for other in (self.objects.keys() | self.key_slices.keys()) - {label}:
+                known = ledger.prompted(other) if is_carried else ()
+                taken |= ledger.key_pixels(other, where, plane.shape, known) & (plane == other)
+        plane[part.mask & free & ~taken] = label
         return plane
 
     def image(self, where: SliceIndex) -> NDArray[np.float32]:

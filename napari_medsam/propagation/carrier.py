@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 MOST_LOGIT = 5.0
 """A model's certainty beyond this adds nothing."""
-LIKENESS_WEIGHT = 1.5
-SHAPE_WEIGHT = 0.5
+LIKENESS_WEIGHT = 2.5
+SHAPE_WEIGHT = 0.2
 MOST_SHAPE = 3.0
 REPEAT_SHARE = 0.15
 """Share of the object's radius, between slices, at which repeating the mask has lost most of its worth."""

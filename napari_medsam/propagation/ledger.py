@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +44,9 @@ class Ledger:
         if part.reason == PROMPT and not part.mask.any():
             # The prompts were taken away, or the model found nothing: there is no answer to keep.
             reports.pop(part.where, None)
+        elif SliceReport.of(part).is_carried and self.answer(part.label, part.where):
+            # Nothing that is carried is written there.
+            return
         elif part.reason != CLEARED:
             reports[part.where] = SliceReport.of(part)
         elif part.where in reports and not reports[part.where].stopped:
@@ -88,7 +91,13 @@ class Ledger:
         report = self.reports.get(label, {}).get(where)
         return report if report is not None and report.reason == PROMPT else None
 
-    def key_pixels(self, label: int, where: SliceIndex, shape: Sequence[int], with_prompted: bool) -> Mask:
+    def prompted(self, label: int) -> list[SliceIndex]:
+        """Slices on which an object's prompts were answered."""
+        return [r.where for r in list(self.reports.get(label, {}).values()) if r.reason == PROMPT]
+
+    def key_pixels(
+        self, label: int, where: SliceIndex, shape: Sequence[int], prompted: Iterable[SliceIndex] = ()
+    ) -> Mask:
         """Say which pixels of a slice lie on an object's key slices, of whichever axis.
 
         Parameters
@@ -97,19 +106,14 @@ class Ledger:
             The object.
         where, shape
             The slice and its shape (H, W).
-        with_prompted
-            Whether slices with prompts that were answered count too.
+        prompted
+            Slices that count besides those that were corrected or accepted.
         """
         found = np.zeros(tuple(shape), bool)
-        for key in self._keys(label, with_prompted):
+        for key in (*self.key_slices.get(label, ()), *prompted):
             if key == where:
                 found[...] = True
             elif key.axis != where.axis:
                 side = key.axis - (key.axis > where.axis)
                 found[(slice(None),) * side + (key.index,)] = True
         return found
-
-    def _keys(self, label: int, with_prompted: bool) -> Iterator[SliceIndex]:
-        yield from self.key_slices.get(label, ())
-        if with_prompted:
-            yield from (r.where for r in list(self.reports.get(label, {}).values()) if r.reason == PROMPT)
