@@ -5,7 +5,7 @@ Loading torch and weights takes seconds in which nothing else has to wait.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
@@ -55,6 +55,11 @@ class SharedModel:
         """Name of the slice that is set."""
         return self.predictor.key
 
+    @property
+    def supported_prompts(self) -> frozenset[str]:
+        """See `SlicePredictor.supported_prompts`."""
+        return self.predictor.supported_prompts
+
     def set_slice(self, image: NDArray, key: Hashable | None = None) -> None:
         """See `SlicePredictor.set_slice`."""
         self.predictor.set_slice(image, key)
@@ -64,6 +69,12 @@ class SharedModel:
     ) -> Prediction:
         """See `SlicePredictor.predict`."""
         return self.predictor.predict(prompts, mask_input, multimask_output)
+
+    def predict_many(
+        self, prompts: Sequence[SlicePrompts], mask_inputs: Sequence[NDArray | None] | None = None
+    ) -> list[Prediction]:
+        """See `SlicePredictor.predict_many`."""
+        return self.predictor.predict_many(prompts, mask_inputs)
 
     def encode_ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
         """See `SlicePredictor.encode_ahead`."""
