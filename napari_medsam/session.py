@@ -7,7 +7,7 @@ load torch: a window may show a session before the model is there.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
@@ -49,7 +49,9 @@ class Predictor(Protocol):
         """Segment what the prompts point at."""
         ...
 
-    def encode_ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
+    def encode_ahead(
+        self, images: Iterable[NDArray], goes_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[int]:
         """Prepare slices that will be wanted soon, yielding how many are done."""
         ...
 
@@ -298,13 +300,17 @@ class Session:
         """Return a slice as the model sees it: (H, W) or (H, W, 3), windowed to [0, 1]."""
         return apply_window(where.take(self.volume.array), self.window)
 
-    def encode_ahead(self, where: SliceIndex) -> Iterator[SliceIndex]:
+    def encode_ahead(
+        self, where: SliceIndex, goes_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[SliceIndex]:
         """Prepare the slices along an axis, from one outwards, so that a prompt on them is answered at once.
 
         Parameters
         ----------
         where
             The slice that is looked at; it comes first.
+        goes_on
+            Where it says no, the slice that is being prepared is given up, and there are no more.
 
         Yields
         ------
@@ -320,7 +326,7 @@ class Session:
         count = self.volume.geometry.shape[where.axis]
         nearest = sorted(range(count), key=lambda index: (abs(index - where.index), index < where.index))
         order = [SliceIndex(where.axis, index) for index in nearest]
-        for done in self.predictor.encode_ahead(self.image(each) for each in order):
+        for done in self.predictor.encode_ahead((self.image(each) for each in order), goes_on):
             yield order[done - 1]
 
     def predict(
@@ -337,10 +343,18 @@ class Session:
 
         return SliceMask(where, label, where.take(self.labels) == label, 1.0, self.key_slices[label][where])
 
-    def _key_pixels(self, label: int, where: SliceIndex) -> NDArray[np.bool_]:
+    def accepted_pixels(self, label: int, where: SliceIndex) -> NDArray[np.bool_]:
+        """Say which pixels (H, W) of a slice lie on accepted slices of an object, of whichever axis."""
+        return self._key_pixels(label, where, {ACCEPTED})
+
+    def _key_pixels(
+        self, label: int, where: SliceIndex, kinds: Container[str] = frozenset({CORRECTED, ACCEPTED})
+    ) -> NDArray[np.bool_]:
         """Say which pixels of a slice lie on an object's key slices, of whichever axis."""
         found = np.zeros(where.take(self.labels).shape, bool)
-        for key in self.key_slices.get(label, ()):
+        for key, kind in self.key_slices.get(label, {}).items():
+            if kind not in kinds:
+                continue
             if key == where:
                 found[...] = True
             elif key.axis != where.axis:

@@ -6,17 +6,16 @@ is made again when it is needed, renaming and reordering change nothing, and a d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
-from napari_medsam.session import ACCEPTED, Session
+from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.contrib import layer_metadata
 from napari_medsam.widgets.label_layer import LOCKED, LabelLayer
+from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.prompt_shapes import (
     PromptView,
     new_boxes,
@@ -52,6 +51,8 @@ class SessionLayers:
 
     Attributes
     ----------
+    edits : int
+        How often voxels have changed.
     masks
         The label map and its layer.
     prompted : Signal(int, SliceIndex)
@@ -78,8 +79,9 @@ class SessionLayers:
         self.boxes: Shapes | None = None
         self.points: Points | None = None
         self.unsaved = False
+        self.edits = 0
         self.label = next(iter(session.objects), None) or session.add_object()
-        self._silent = False
+        self._ours = OwnDoing()
         viewer.layers.events.removed.connect(self._on_removed)
 
     @property
@@ -141,6 +143,13 @@ class SessionLayers:
             self._show_prompts()
         return self.points
 
+    def prompt_layer(self) -> Shapes | Points:
+        """Return the layer with the prompts of the slice on screen: boxes, unless there are points only."""
+        where = self.where
+        here = None if where is None else self.session.objects[self.label].slices.get(where)
+        only_points = here is not None and here.box is None
+        return self.point_layer() if only_points else self.box_layer()
+
     def label_layer(self) -> Labels:
         """Return the layer with the labels, made if there is none."""
         if self.labels is None:
@@ -199,6 +208,7 @@ class SessionLayers:
         self.session.mark(self.label, where, kind)
         if kind == ACCEPTED:
             self.masks.forget_undo()
+            self.masks.keep_flat()
         self.unsaved = True
 
     def put(self, part: SliceMask) -> None:
@@ -207,6 +217,16 @@ class SessionLayers:
             # The user may have deleted it.
             self.label_layer()
         self.masks.put(part)
+
+    def put_corrected(self, part: SliceMask, *, is_key: bool) -> None:
+        """Write a corrected mask; its slice is a key slice afterwards if it was one, or shall be one."""
+        marked = self.session.key_slices.get(part.label, {}).get(part.where)
+        if marked == CORRECTED:
+            # What was corrected before may be corrected again; what was accepted may not.
+            self.session.mark(part.label, part.where, None)
+        self.put(part)
+        if marked == CORRECTED or (is_key and marked is None):
+            self.session.mark(part.label, part.where, CORRECTED)
 
     def undo(self) -> None:
         """Take back the last change of the mask on the slice on screen, as napari's label layers do."""
@@ -247,21 +267,12 @@ class SessionLayers:
         if active is not None:
             self.viewer.layers.selection.active = active
 
-    @contextmanager
-    def _silence(self) -> Iterator[None]:
-        """Mark what happens to the layers as our own doing."""
-        before, self._silent = self._silent, True
-        try:
-            yield
-        finally:
-            self._silent = before
-
     def _view(self) -> PromptView:
         where = self.where
         return PromptView(self.boxes, self.points, where.axis if where else 0)
 
     def _show_prompts(self) -> None:
-        with self._silence():
+        with self._ours:
             show_prompts(self._view(), self.session.objects[self.label].slices)
 
     def _on_press(self, layer: Points, event: Any) -> None:
@@ -269,7 +280,7 @@ class SessionLayers:
         note_button(layer, event, where.axis if where else 0)
 
     def _on_prompts(self, event: Any) -> None:
-        if self._silent or str(event.action).lower().rpartition(".")[2] not in DONE:
+        if self._ours or str(event.action).lower().rpartition(".")[2] not in DONE:
             return
         known = self.session.objects[self.label].slices
         found, tidy = read_prompts(self._view())
@@ -309,6 +320,7 @@ class SessionLayers:
 
     def _on_edited(self, labels: set[int]) -> None:
         self.unsaved = self.unsaved or bool(labels)
+        self.edits += bool(labels)
         self.edited.emit(labels)
 
     def _on_removed(self, event: Any) -> None:

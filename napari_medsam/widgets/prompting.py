@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_medsam.prompts import SliceIndex
     from napari_medsam.propagation import SliceMask
     from napari_medsam.widgets.layers import SessionLayers
-    from napari_medsam.widgets.worker import Runner
+    from napari_medsam.widgets.runner import Runner
 
 
 class Prompting:
