@@ -7,7 +7,7 @@ load torch: a window may show a session before the model is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
@@ -343,18 +343,10 @@ class Session:
 
         return SliceMask(where, label, where.take(self.labels) == label, 1.0, self.key_slices[label][where])
 
-    def accepted_pixels(self, label: int, where: SliceIndex) -> NDArray[np.bool_]:
-        """Say which pixels (H, W) of a slice lie on accepted slices of an object, of whichever axis."""
-        return self._key_pixels(label, where, {ACCEPTED})
-
-    def _key_pixels(
-        self, label: int, where: SliceIndex, kinds: Container[str] = frozenset({CORRECTED, ACCEPTED})
-    ) -> NDArray[np.bool_]:
+    def _key_pixels(self, label: int, where: SliceIndex) -> NDArray[np.bool_]:
         """Say which pixels of a slice lie on an object's key slices, of whichever axis."""
         found = np.zeros(where.take(self.labels).shape, bool)
-        for key, kind in self.key_slices.get(label, {}).items():
-            if kind not in kinds:
-                continue
+        for key in self.key_slices.get(label, ()):
             if key == where:
                 found[...] = True
             elif key.axis != where.axis:

@@ -15,6 +15,7 @@ from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets.census import Census
 from napari_medsam.widgets.own_doing import OwnDoing
+from napari_medsam.widgets.planes import crossings
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -216,9 +217,9 @@ class LabelLayer:
         if not self._any_accepted:
             return
         locked = np.zeros(plane.shape, bool)
-        for label in self.session.key_slices:
-            own = (plane == label) | (before == label)
-            locked |= own & self.session.accepted_pixels(label, where)
+        for label, marks in self.session.key_slices.items():
+            accepted = [each for each, kind in marks.items() if kind == ACCEPTED]
+            locked |= ((plane == label) | (before == label)) & crossings(accepted, where, plane.shape)
         locked &= plane != before
         if locked.any():
             plane[locked] = before[locked]

@@ -82,7 +82,7 @@ class Segmenter:
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.current_step.connect(self._on_slice)
         viewer.dims.events.order.connect(self._on_slice)
-        for layer in [viewer.layers.selection.active, *viewer.layers]:
+        for layer in dict.fromkeys([viewer.layers.selection.active, *viewer.layers]):
             if self.layers is None and isinstance(layer, Image):
                 self.choose(layer)
 
@@ -103,6 +103,7 @@ class Segmenter:
                 show_warning(str(error))
                 return
             known.prompted.connect(partial(self.prompting.predict, known))
+            known.aimed.connect(partial(self.prompting.expect, known))
             known.edited.connect(lambda labels: self.changed.emit())
             known.selected.connect(lambda label: self._on_slice())
             known.said.connect(show_warning)
