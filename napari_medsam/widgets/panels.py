@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QProgressBar,
     QPushButton,
+    QSizePolicy,
     QSpinBox,
 )
 
@@ -41,6 +42,8 @@ class PropagationPanel(Panel):
         for box, text in ((self.first, "from "), (self.last, "to ")):
             box.setPrefix(text)
             box.setToolTip("Stay within these slices, both included")
+            # Otherwise the two of them are wider than a narrow dock with its scroll bar.
+            box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.bar = QProgressBar()
         self.bar.setFormat("slice %v of %m")
         self.stop = button("Stop", "Stop after this slice; what was found stays", segmenter.stop)

@@ -59,6 +59,7 @@ class SegmentWidget(QWidget):
         self.keeper = Keeper.of(napari_viewer)
         self.worker, self.segmenter = self.keeper.worker, self.keeper.segmenter
         self._running = self._score = ""
+        self._scored: object = None
         self.setMinimumWidth(LEAST_WIDTH_PX)
 
         self.hint = note()
@@ -101,7 +102,8 @@ class SegmentWidget(QWidget):
         marked = None if layers is None else layers.key_kind
         self.accept.setText("Unlock slice  (A)" if marked == ACCEPTED else "Accept slice  (A)")
         key = f"This slice is {marked}: propagation leaves it alone." if marked else ""
-        told = self._running, self._score, key, self.segmenter.ahead.text
+        score = self._score if self._scored == self._at() else ""
+        told = self._running, score, key, self.segmenter.ahead.text
         self.status.setText("  ".join(text for text in told if text))
         self.status.setVisible(bool(self.status.text()))
         self.save_button.setEnabled(bool(self.segmenter.unsaved))
@@ -205,7 +207,13 @@ class SegmentWidget(QWidget):
 
     def _found(self, score: float) -> None:
         self._score = f"The model expects an overlap of {score:.0%} with the object." if score else ""
+        self._scored = self._at()
         self._due.start()
+
+    def _at(self) -> object:
+        """What is at hand: the image, the object and the slice."""
+        layers = self.segmenter.layers
+        return layers and (layers, layers.label, layers.where)
 
     def _progressed(self, what: str, done: int, total: int) -> None:
         self._running = RUNNING.get(what, "")

@@ -271,6 +271,18 @@ def test_the_mask_is_there_before_the_hand_leaves_the_mouse(hand, scan, monkeypa
     np.testing.assert_array_equal(session.labels[index] == 1, session.segment(SliceIndex(0, index), 1).mask)
 
 
+def test_the_estimate_is_shown_on_its_own_slice_only(hand, scan):
+    """77 % on a slice that nobody has asked about would be believed."""
+    _, index, box = scan
+    image, dock = open_scan(hand, scan)
+    drag_box(hand, dock, image, box)
+    hand.until(lambda: "expects an overlap" in dock.status.text())
+    hand.viewer.dims.set_current_step(0, index + 1)
+    hand.until(lambda: "expects an overlap" not in dock.status.text())
+    hand.viewer.dims.set_current_step(0, index)
+    hand.until(lambda: "expects an overlap" in dock.status.text())
+
+
 def test_b_draws_a_box_whatever_of_ours_is_selected(hand, scan):
     """After the brush, and with nothing selected at all, the next box must not take another key."""
     image, dock = open_scan(hand, scan)
