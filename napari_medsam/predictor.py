@@ -6,7 +6,7 @@ Apache-2.0). What each family wants to be fed is `napari_medsam.contracts`' busi
 """
 
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +146,14 @@ class SlicePredictor:
         self._frame = self._contract.frame((values.shape[0], values.shape[1]), self.model.image_size)
         self._key = key
 
-    def encode_ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
+    @property
+    def encodes_ahead(self) -> bool:
+        """Whether slices can be prepared: the model has an image encoder, and there is a cache."""
+        return self._encoder.cache is not None
+
+    def encode_ahead(
+        self, images: Iterable[NDArray], goes_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[int]:
         """Fill the cache with slices that will be wanted soon; the slice that is set stays.
 
         Parameters
@@ -154,6 +161,9 @@ class SlicePredictor:
         images : iterable of numpy.ndarray
             As for `set_slice`, the most wanted first; each is taken only when its turn has come. Where the
             device profits, several are encoded in one pass.
+        goes_on
+            Asked again and again while a slice is encoded (not by OpenVINO): where it says no, that slice is
+            given up, and there are no more.
 
         Yields
         ------
@@ -165,7 +175,7 @@ class SlicePredictor:
         PredictorError
             When an image is not fit for `set_slice`.
         """
-        return self._encoder.ahead(images)
+        return self._encoder.ahead(images, goes_on)
 
     def predict(
         self, prompts: SlicePrompts, mask_input: NDArray | None = None, multimask_output: bool = False

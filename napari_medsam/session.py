@@ -7,7 +7,7 @@ load torch: a window may show a session before the model is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -314,13 +314,17 @@ class Session:
         """Return a slice as the model sees it: (H, W) or (H, W, 3), windowed to [0, 1]."""
         return apply_window(where.take(self.volume.array), self.window)
 
-    def encode_ahead(self, where: SliceIndex) -> Iterator[SliceIndex]:
+    def encode_ahead(
+        self, where: SliceIndex, goes_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[SliceIndex]:
         """Prepare the slices along an axis, from one outwards, so that a prompt on them is answered at once.
 
         Parameters
         ----------
         where
             The slice that is looked at; it comes first.
+        goes_on
+            Where it says no, the slice that is being prepared is given up, and there are no more.
 
         Yields
         ------
@@ -336,7 +340,7 @@ class Session:
         count = self.volume.geometry.shape[where.axis]
         nearest = sorted(range(count), key=lambda index: (abs(index - where.index), index < where.index))
         order = [SliceIndex(where.axis, index) for index in nearest]
-        for done in self.predictor.encode_ahead(self.image(each) for each in order):
+        for done in self.predictor.encode_ahead((self.image(each) for each in order), goes_on):
             yield order[done - 1]
 
     def predict(

@@ -8,6 +8,7 @@ prompts are its own business.
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -39,6 +40,10 @@ class PredictorError(ValueError):
 
 class PredictorWarning(UserWarning):
     """Something works less well than it could; the message is one sentence for the user."""
+
+
+class _GivenUpError(Exception):
+    """Nobody wants the embedding any more."""
 
 
 class SliceEncoder:
@@ -101,18 +106,40 @@ class SliceEncoder:
             kept = self.cache.put(self._address(image), fresh)
         return self.model.embedding(torch.from_numpy(kept.astype(np.float32)).to(self.device))
 
-    def ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
+    def ahead(self, images: Iterable[NDArray], goes_on: Callable[[], bool] = lambda: True) -> Iterator[int]:
         """Fill the cache; see `napari_medsam.predictor.SlicePredictor.encode_ahead`."""
         if self.cache is None:
             return
         done, source = 0, iter(images)
         while group := [checked_slice(image) for image in islice(source, self.at_once)]:
             missing = [image for image in group if self.cache.get(self._address(image)) is None]
-            for image, found in zip(missing, self._embeddings(missing), strict=True):
+            try:
+                with self._giving_up_unless(goes_on):
+                    fresh = self._embeddings(missing)
+            except _GivenUpError:
+                return
+            for image, found in zip(missing, fresh, strict=True):
                 self.cache.put(self._address(image), found.cpu().numpy())
             for _ in group:
                 done += 1
                 yield done
+
+    @contextmanager
+    def _giving_up_unless(self, goes_on: Callable[[], bool]) -> Iterator[None]:
+        """Ask between the encoder's layers whether it is still wanted: a large one takes seconds."""
+        assert isinstance(self.model, Sam)
+
+        def ask(layer: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+            if not goes_on():
+                raise _GivenUpError
+
+        layers = self.model.image_encoder.modules()
+        handles = [layer.register_forward_pre_hook(ask) for layer in layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def fitting(self, work: Callable[[], Result]) -> Result:
         """Do it on the CPU, from now on, where the device has no room for it."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+from napari_medsam.widgets.runner import Priority
+
 
 class DirectRunner:
     """A `Runner` without a thread; work that is not urgent ends after `limit` steps, as if cancelled."""
@@ -17,12 +19,13 @@ class DirectRunner:
         on_result: Callable[[Any], None],
         on_end: Callable[[Exception | None], None],
         *,
-        urgent: bool = True,
+        priority: Priority = Priority.URGENT,
+        delay_s: float = 0.0,
     ) -> None:
         error: Exception | None = None
         try:
             for n, result in enumerate(work()):
-                if not urgent and n == self.limit:
+                if priority > Priority.URGENT and n == self.limit:
                     return
                 on_result(result)
         except (ValueError, OSError) as problem:
@@ -31,3 +34,6 @@ class DirectRunner:
 
     def cancel(self, key: Hashable) -> bool:
         return False
+
+    def is_wanted(self, priority: Priority) -> bool:
+        return True

@@ -75,13 +75,16 @@ class Hand:
         QTest.mouseClick(self.canvas, button, modifier, place)
         self.wait()
 
-    def drag(self, start: QPoint, end: QPoint, steps: int = 8) -> None:
-        """Press the left button, move, and release it."""
+    def drag(
+        self, start: QPoint, end: QPoint, steps: int = 8, before_release: Callable[[], object] = lambda: None
+    ) -> None:
+        """Press the left button, move, do something with the button down, and release it."""
         QTest.mouseMove(self.canvas, start)
         QTest.mousePress(self.canvas, LEFT, pos=start)
         for share in np.linspace(1 / steps, 1, steps):
             self._move(QPointF(start) + (QPointF(end) - QPointF(start)) * float(share))
             self.wait()
+        before_release()
         self.released = time.perf_counter()
         QTest.mouseRelease(self.canvas, LEFT, pos=end)
         self.wait()

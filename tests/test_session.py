@@ -152,7 +152,7 @@ def test_a_label_map_that_does_not_fit_is_refused(session, labels):
 def test_slices_are_encoded_ahead_from_the_one_looked_at_outwards_and_only_when_asked(session):
     seen = []
 
-    def encode_ahead(images):
+    def encode_ahead(images, goes_on):
         for done, image in enumerate(images, start=1):
             seen.append(image)
             yield done

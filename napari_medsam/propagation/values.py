@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,7 +58,9 @@ class Predictor(Protocol):
         """Segment several objects in as few passes as possible."""
         ...
 
-    def encode_ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
+    def encode_ahead(
+        self, images: Iterable[NDArray], goes_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[int]:
         """Prepare slices that will be wanted soon, yielding how many are done."""
         ...
 

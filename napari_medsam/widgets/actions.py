@@ -1,8 +1,9 @@
 """Keys, as napari actions: they stand in napari's list of shortcuts, where a user may change them.
 
-A key is bound for a kind of layer only where napari leaves it free there. On the plugin's own prompt layers B
-and A are ours (see `bind_prompt_keys`): napari's meaning of them, moving shapes behind one another and
-selecting all of them, is of no use on a layer with one box.
+A key is bound for a kind of layer only where napari leaves it free there, and a key for all layers is heard
+only where the layer at hand has no use for it. On the plugin's own layers B and A are ours (see
+`bind_prompt_keys`): moving shapes behind one another and selecting all of them, which they mean to napari, is
+of no use on a layer with one box, and "preserve labels" stands in the panel.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def _save(segmenter: Segmenter) -> None:
 
 
 ACTIONS: tuple[tuple[str, str, Callable[[Segmenter], None], dict[type, str]], ...] = (
-    ("box", "MedSAM: draw a box around an object", _box, {Image: "B", Points: "B", ViewerModel: "Shift+B"}),
+    ("box", "MedSAM: draw a box around an object", _box, {Image: "B", Points: "B", ViewerModel: "B"}),
+    ("box_on_any_layer", "MedSAM: draw a box, whatever layer", _box, {ViewerModel: "Shift+B"}),
     ("points", "MedSAM: place points in and outside of an object", _points, {ViewerModel: "N"}),
     ("new_object", "MedSAM: begin the next object", _object, {Image: "M", Points: "M", Shapes: "M"}),
     ("accept", "MedSAM: accept the object on this slice, or unlock it", _accept, {Image: "A", Labels: "A"}),
@@ -60,7 +62,7 @@ ACTIONS: tuple[tuple[str, str, Callable[[Segmenter], None], dict[type, str]], ..
     ("previous_object", "MedSAM: go to the object before", _previous, {ViewerModel: "Up"}),
     ("save", "MedSAM: save the label map beside the image", _save, {ViewerModel: "Ctrl+Shift+S"}),
 )
-"""Name, description, what is done, and the key for each kind of layer (`ViewerModel`: whichever)."""
+"""Name, description, what is done, and the key for each kind of layer (`ViewerModel`: whichever, or none)."""
 
 
 def register_actions() -> None:
@@ -75,7 +77,7 @@ def register_actions() -> None:
 
 
 def bind_prompt_keys(layer: Layer, segmenter: Segmenter) -> None:
-    """Give one of the plugin's own prompt layers its keys: box, accept, and undo of the mask."""
+    """Give one of the plugin's own layers its keys: box, accept, and undo of the mask."""
     keys = {"B": segmenter.draw_box, "A": segmenter.accept, "Control-Z": segmenter.undo}
     for key, run in keys.items():
         layer.bind_key(key, lambda _, run=run: run(), overwrite=True)

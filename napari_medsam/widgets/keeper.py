@@ -81,17 +81,23 @@ class Keeper(QObject):
         layers = layers or self.segmenter.layers
         if layers is None:
             return False
-        target = default_path(layers.session)
-        foreign = target is not None and self._saved_to.get(target) is not layers
-        if target is None or elsewhere or (foreign and (target.exists() or prompts_path(target).exists())):
+        own = [path for path, saved in self._saved_to.items() if saved is layers]
+        target = own[-1] if own else default_path(layers.session)
+        if target is None or elsewhere or (not own and self._is_taken(target)):
             suggestion = str(target or f"{layers.image.name}_seg.nii.gz")
             title = f"Save the label map of {layers.image.name}"
             chosen, _ = QFileDialog.getSaveFileName(self._window(), title, suggestion, KINDS)
             if not chosen:
                 return False
             target = Path(chosen)
+        # The place that was chosen last is where Save goes from now on.
+        self._saved_to.pop(target, None)
         self._saved_to[target] = layers
         return self.segmenter.save(target, layers)
+
+    def _is_taken(self, path: Path) -> bool:
+        """Whether another image's labels are there, or are being written there just now."""
+        return path in self._saved_to or path.exists() or prompts_path(path).exists()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Before the window closes, ask about work that is in no file."""
@@ -99,7 +105,7 @@ class Keeper(QObject):
             return False
         self._is_closing = False
         if not self.segmenter.unsaved:
-            self.worker.stop()
+            self._stop()
             return False
         buttons = QMessageBox.StandardButton
         names = ", ".join(each.image.name for each in self.segmenter.unsaved)
@@ -111,7 +117,7 @@ class Keeper(QObject):
             buttons.Save,
         )
         if answer == buttons.Discard:
-            self.worker.stop()
+            self._stop()
             return False
         if answer == buttons.Save:
             # Saving goes on beside the window, which closes once it is done.
@@ -119,6 +125,10 @@ class Keeper(QObject):
             self._is_closing = all(begun)
         event.ignore()
         return True
+
+    def _stop(self) -> None:
+        self.segmenter.ahead.look(None)
+        self.worker.stop()
 
     def _window(self) -> QWidget | None:
         parent = self.parent()

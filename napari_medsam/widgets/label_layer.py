@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from psygnal import Signal
 from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets.census import Census
+from napari_medsam.widgets.own_doing import OwnDoing
+from napari_medsam.widgets.planes import crossings
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 UNDONE = "Undo changed slice {}, which is not on screen."
 LOCKED = "Slice {} is accepted, so it stays as it is: press A to unlock it."
+CROSSES = "What lies on accepted slices stays as it is: unlock them (A) first."
+NOT_THROUGH = "Some slices are accepted, so paint on one slice at a time, in 2D, or unlock them (A) first."
+FLAT = 2
+PAINTING = {"paint", "erase", "fill", "polygon"}
 
 
 class LabelLayer:
@@ -63,7 +68,8 @@ class LabelLayer:
         self.census = Census(len(session.labels))
         self.hidden: set[int] = set()
         self._palette = label_colormap()
-        self._silent = self._about_to_paint = self._in_stroke = self._is_recoloured = False
+        self._ours = OwnDoing()
+        self._about_to_paint = self._in_stroke = self._is_recoloured = False
         self._seen: tuple[SliceIndex, NDArray[np.uint16]] | None = None
         self._edited_slices: set[SliceIndex | None] = set()
         """Slices that napari's undo may change; None for edits through all slices."""
@@ -111,7 +117,7 @@ class LabelLayer:
 
     def select(self, label: int) -> None:
         """Let the brush paint an object."""
-        with self._silence():
+        with self._ours:
             if self.layer is not None:
                 self.layer.selected_label = label
         self._colour()
@@ -149,7 +155,7 @@ class LabelLayer:
 
     def refresh(self) -> None:
         """Let the screen show what the array holds."""
-        with self._silence():
+        with self._ours:
             if self.layer is not None:
                 self.layer.refresh()
 
@@ -172,7 +178,7 @@ class LabelLayer:
             places = [rows, columns]
             if self.ndim == 3:
                 places.insert(part.where.axis, np.full(rows.shape, part.where.index))
-            with self._silence():
+            with self._ours:
                 self.layer.data_setitem(tuple(places), after[rows, columns])
             self._edited_slices.add(part.where)
         else:
@@ -191,7 +197,7 @@ class LabelLayer:
         was painted makes a key slice; what undo brought back does not.
         """
         by_hand = by_hand or self._in_stroke
-        if by_hand and (self._seen is None or (self.layer and self.layer.n_edit_dimensions == 3)):
+        if by_hand and (self._seen is None or (self.layer and self.layer.n_edit_dimensions > FLAT)):
             self._edited_slices.add(None)
             return bool(self._recount(by_hand=True))
         if self._seen is None:
@@ -209,13 +215,29 @@ class LabelLayer:
         return bool(touched)
 
     def _keep_accepted(self, where: SliceIndex, before: NDArray, plane: NDArray) -> None:
-        """Take back what somebody painted over or into an object that is accepted here."""
-        locked = [k for k, marks in self.session.key_slices.items() if marks.get(where) == ACCEPTED]
-        touched = (plane != before) & (np.isin(plane, locked) | np.isin(before, locked))
-        if locked and touched.any():
-            plane[touched] = before[touched]
+        """Take back what somebody painted over or into an object where it is accepted."""
+        if not self._any_accepted:
+            return
+        locked = np.zeros(plane.shape, bool)
+        for label, marks in self.session.key_slices.items():
+            accepted = [each for each, kind in marks.items() if kind == ACCEPTED]
+            locked |= ((plane == label) | (before == label)) & crossings(accepted, where, plane.shape)
+        locked &= plane != before
+        if locked.any():
+            plane[locked] = before[locked]
             self.refresh()
-            self.said.emit(LOCKED.format(where.index))
+            here = any(marks.get(where) == ACCEPTED for marks in self.session.key_slices.values())
+            self.said.emit(LOCKED.format(where.index) if here else CROSSES)
+
+    def keep_flat(self, event: Any = None) -> None:
+        """Refuse a brush through all slices as long as one is accepted: what it did there cannot be told."""
+        if self._any_accepted and self.layer is not None and self.layer.n_edit_dimensions > FLAT:
+            self.layer.n_edit_dimensions = FLAT
+            self.said.emit(NOT_THROUGH)
+
+    @property
+    def _any_accepted(self) -> bool:
+        return any(ACCEPTED in marks.values() for marks in self.session.key_slices.values())
 
     def _followed(self, layer: Labels) -> tuple[tuple[Any, Callable[[Any], None]], ...]:
         return (
@@ -226,6 +248,7 @@ class LabelLayer:
             (layer.events.preserve_labels, self._on_preserve),
             (layer.events.colormap, self._on_colormap),
             (layer.events.mode, self._on_mode),
+            (layer.events.n_edit_dimensions, self.keep_flat),
         )
 
     def _take(self, layer: Labels, label: int) -> None:
@@ -239,15 +262,6 @@ class LabelLayer:
         self._colour()
         self._look()
 
-    @contextmanager
-    def _silence(self) -> Iterator[None]:
-        """Mark what happens to the layer as our own doing."""
-        before, self._silent = self._silent, True
-        try:
-            yield
-        finally:
-            self._silent = before
-
     def _colour(self) -> None:
         if self.layer is None or not (self.hidden or self._is_recoloured):
             return
@@ -257,11 +271,15 @@ class LabelLayer:
             colours |= {each: self.colour(each) for each in self.session.objects.keys() - self.hidden}
             wanted = DirectLabelColormap(color_dict=colours)
         self._is_recoloured = bool(self.hidden)
-        with self._silence():
+        with self._ours:
             self.layer.colormap = wanted
 
     def _stroke(self, layer: Layer, event: Any) -> Iterator[None]:
         """Know that the mouse paints: what propagation writes meanwhile must not hide that."""
+        if self.where() is None and self._any_accepted and str(layer.mode) in PAINTING:
+            layer.mode = "pan_zoom"
+            self.said.emit(NOT_THROUGH)
+            return
         self._in_stroke = True
         yield
         while event.type == "mouse_move":
@@ -269,7 +287,7 @@ class LabelLayer:
         self._in_stroke = False
 
     def _on_selected_label(self, event: Any = None) -> None:
-        if not self._silent and self.layer is not None and self.layer.selected_label:
+        if not self._ours and self.layer is not None and self.layer.selected_label:
             self.chosen.emit(int(self.layer.selected_label))
 
     def _on_preserve(self, event: Any = None) -> None:
@@ -278,7 +296,7 @@ class LabelLayer:
             self.edited.emit(set())
 
     def _on_colormap(self, event: Any = None) -> None:
-        if not self._silent and self.layer is not None:
+        if not self._ours and self.layer is not None:
             self._palette = self.layer.colormap
             self._colour()
             self.edited.emit(set())
@@ -287,17 +305,17 @@ class LabelLayer:
         self.edited.emit(set())
 
     def _on_paint(self, event: Any = None) -> None:
-        if not self._silent and not self.notice(by_hand=True):
+        if not self._ours and not self.notice(by_hand=True):
             # Outside of a stroke of the mouse, napari tells before it paints.
             self._about_to_paint = True
 
     def _on_painted(self, event: Any = None) -> None:
-        if self._about_to_paint and not self._silent:
+        if self._about_to_paint and not self._ours:
             self._about_to_paint = False
             self.notice(by_hand=True)
 
     def _on_shown(self, event: Any = None) -> None:
-        if self._silent:
+        if self._ours:
             return
         if self._edited_slices and self._seen is not None and self._seen[0] == self.where():
             # Nobody has scrolled, so this is an undo, or something that changes no voxel.

@@ -7,16 +7,17 @@ is made again when it is needed, renaming and reordering change nothing, and a d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
-from napari_medsam.session import ACCEPTED, Session
+from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.contrib import layer_metadata
 from napari_medsam.widgets.label_layer import LOCKED, LabelLayer
+from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.prompt_shapes import (
     PromptView,
     new_boxes,
@@ -52,8 +53,12 @@ class SessionLayers:
 
     Attributes
     ----------
+    edits : int
+        How often voxels have changed.
     masks
         The label map and its layer.
+    aimed : Signal(int, SliceIndex, SlicePrompts)
+        What an object's prompts on a slice will be if the mouse that drags a box is let go of now.
     prompted : Signal(int, SliceIndex)
         The prompts of an object have changed on a slice.
     edited : Signal(set)
@@ -64,6 +69,7 @@ class SessionLayers:
         One sentence for the user.
     """
 
+    aimed = Signal(int, SliceIndex, SlicePrompts)
     prompted = Signal(int, SliceIndex)
     edited = Signal(set)
     selected = Signal(int)
@@ -78,8 +84,10 @@ class SessionLayers:
         self.boxes: Shapes | None = None
         self.points: Points | None = None
         self.unsaved = False
+        self.edits = 0
         self.label = next(iter(session.objects), None) or session.add_object()
-        self._silent = False
+        self._ours = OwnDoing()
+        self._is_dragging = False
         viewer.layers.events.removed.connect(self._on_removed)
 
     @property
@@ -125,6 +133,8 @@ class SessionLayers:
         if self.boxes is None:
             self.boxes = new_boxes(self.image, self._placement("boxes"))
             self._add(self.boxes)
+            self.boxes.mouse_drag_callbacks.insert(0, self._on_drag)
+            self.boxes.events.set_data.connect(self._on_dragged)
             self.boxes.events.data.connect(self._on_prompts)
             self.boxes.events.mode.connect(self._on_mode)
             self._show_prompts()
@@ -140,6 +150,13 @@ class SessionLayers:
             self.points.events.mode.connect(self._on_mode)
             self._show_prompts()
         return self.points
+
+    def prompt_layer(self) -> Shapes | Points:
+        """Return the layer with the prompts of the slice on screen: boxes, unless there are points only."""
+        where = self.where
+        here = None if where is None else self.session.objects[self.label].slices.get(where)
+        only_points = here is not None and here.box is None
+        return self.point_layer() if only_points else self.box_layer()
 
     def label_layer(self) -> Labels:
         """Return the layer with the labels, made if there is none."""
@@ -199,6 +216,7 @@ class SessionLayers:
         self.session.mark(self.label, where, kind)
         if kind == ACCEPTED:
             self.masks.forget_undo()
+            self.masks.keep_flat()
         self.unsaved = True
 
     def put(self, part: SliceMask) -> None:
@@ -207,6 +225,16 @@ class SessionLayers:
             # The user may have deleted it.
             self.label_layer()
         self.masks.put(part)
+
+    def put_corrected(self, part: SliceMask, *, is_key: bool) -> None:
+        """Write a corrected mask; its slice is a key slice afterwards if it was one, or shall be one."""
+        marked = self.session.key_slices.get(part.label, {}).get(part.where)
+        if marked == CORRECTED:
+            # What was corrected before may be corrected again; what was accepted may not.
+            self.session.mark(part.label, part.where, None)
+        self.put(part)
+        if marked == CORRECTED or (is_key and marked is None):
+            self.session.mark(part.label, part.where, CORRECTED)
 
     def undo(self) -> None:
         """Take back the last change of the mask on the slice on screen, as napari's label layers do."""
@@ -220,6 +248,9 @@ class SessionLayers:
             if layer is not None:
                 layer.events.data.disconnect(self._on_prompts)
                 layer.events.mode.disconnect(self._on_mode)
+        if self.boxes is not None:
+            self.boxes.mouse_drag_callbacks.remove(self._on_drag)
+            self.boxes.events.set_data.disconnect(self._on_dragged)
         if self.points is not None:
             self.points.mouse_drag_callbacks.remove(self._on_press)
         self.masks.leave()
@@ -247,29 +278,37 @@ class SessionLayers:
         if active is not None:
             self.viewer.layers.selection.active = active
 
-    @contextmanager
-    def _silence(self) -> Iterator[None]:
-        """Mark what happens to the layers as our own doing."""
-        before, self._silent = self._silent, True
-        try:
-            yield
-        finally:
-            self._silent = before
-
     def _view(self) -> PromptView:
         where = self.where
         return PromptView(self.boxes, self.points, where.axis if where else 0)
 
     def _show_prompts(self) -> None:
-        with self._silence():
+        with self._ours:
             show_prompts(self._view(), self.session.objects[self.label].slices)
 
     def _on_press(self, layer: Points, event: Any) -> None:
         where = self.where
         note_button(layer, event, where.axis if where else 0)
 
+    def _on_drag(self, layer: Shapes, event: Any) -> Iterator[None]:
+        self._is_dragging = True
+        yield
+        while event.type == "mouse_move":
+            yield
+        self._is_dragging = False
+
+    def _on_dragged(self, event: Any = None) -> None:
+        """Tell where the box is that is being drawn, moved or resized: napari does not, before it is done."""
+        if not self._is_dragging or self._ours:
+            return
+        found, _ = read_prompts(replace(self._view(), points=None))
+        for where, prompts in found.items():
+            known = self.session.objects[self.label].slices.get(where, SlicePrompts())
+            if prompts.box != known.box:
+                self.aimed.emit(self.label, where, known.with_box(prompts.box))
+
     def _on_prompts(self, event: Any) -> None:
-        if self._silent or str(event.action).lower().rpartition(".")[2] not in DONE:
+        if self._ours or str(event.action).lower().rpartition(".")[2] not in DONE:
             return
         known = self.session.objects[self.label].slices
         found, tidy = read_prompts(self._view())
@@ -309,6 +348,7 @@ class SessionLayers:
 
     def _on_edited(self, labels: set[int]) -> None:
         self.unsaved = self.unsaved or bool(labels)
+        self.edits += bool(labels)
         self.edited.emit(labels)
 
     def _on_removed(self, event: Any) -> None:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QProgressBar
 from napari_medsam.models.specs import MODELS
 from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.parts import Panel, button, note
+from napari_medsam.widgets.runner import Priority
 
 if TYPE_CHECKING:
     from napari_medsam.widgets.segmenter import Segmenter
@@ -94,7 +95,7 @@ class ModelPanel(Panel):
 
         self._downloading = True
         self.bar.show()
-        self.segmenter.runner.submit(DOWNLOAD, work, self._progress, self._ended, urgent=False)
+        self.segmenter.runner.submit(DOWNLOAD, work, self._progress, self._ended, priority=Priority.BESIDE)
         self.refresh()
 
     def _progress(self, done_total: Any) -> None:

@@ -1,24 +1,19 @@
-"""The folding sections of the dock: propagation, correction, the model's window, comparison."""
+"""The folding sections of the dock: propagation, correction, the model's window."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-from napari.layers import Labels
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QGridLayout,
     QProgressBar,
     QPushButton,
+    QSizePolicy,
     QSpinBox,
-    QVBoxLayout,
 )
 
-from napari_medsam.metrics import dice
-from napari_medsam.prompts import SliceIndex
 from napari_medsam.widgets.parts import Panel, button, note
 from napari_medsam.widgets.segmenter import PROPAGATE
 from napari_medsam.windowing import PRESETS, Window, percentile_window
@@ -47,6 +42,8 @@ class PropagationPanel(Panel):
         for box, text in ((self.first, "from "), (self.last, "to ")):
             box.setPrefix(text)
             box.setToolTip("Stay within these slices, both included")
+            # Otherwise the two of them are wider than a narrow dock with its scroll bar.
+            box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.bar = QProgressBar()
         self.bar.setFormat("slice %v of %m")
         self.stop = button("Stop", "Stop after this slice; what was found stays", segmenter.stop)
@@ -99,7 +96,7 @@ class CorrectionPanel(Panel):
         super().__init__()
         self.whole = QCheckBox("On all slices, not only on this one")
         self.protect = QCheckBox("Protect other objects")
-        self.protect.setToolTip("The brush and the model leave other objects alone (B on a labels layer)")
+        self.protect.setToolTip("Brush and model leave other objects alone; napari calls it preserve labels")
         self.protect.toggled.connect(self._protect)
         self.segmenter = segmenter
         layout = QGridLayout(self)
@@ -188,67 +185,3 @@ class WindowPanel(Panel):
 
 def _spoken(name: str) -> str:
     return name.replace("_", " ").capitalize()
-
-
-class ComparePanel(Panel):
-    """Dice of the current object with a reference label layer."""
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-        self.choice = QComboBox()
-        self.choice.setToolTip("A label layer to compare with")
-        self.choice.currentIndexChanged.connect(lambda index: self.refresh())
-        self.text = note("Choose a reference label layer.")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.choice)
-        layout.addWidget(self.text)
-        adopt = button("Edit this layer instead", "Go on with its labels; they are kept", self._adopt)
-        layout.addWidget(adopt)
-
-    def refresh(self) -> None:
-        """List the label layers there are and, when shown, say how well the slice agrees."""
-        layers = self.segmenter.layers
-        own = None if layers is None else layers.labels
-        found = [x.name for x in self.segmenter.viewer.layers if isinstance(x, Labels) and x != own]
-        listed = [self.choice.itemText(i) for i in range(self.choice.count())]
-        if listed != ["(none)", *found]:
-            before = self.choice.currentText()
-            self.choice.blockSignals(True)
-            self.choice.clear()
-            self.choice.addItems(["(none)", *found])
-            self.choice.setCurrentText(before if before in found else "(none)")
-            self.choice.blockSignals(False)
-        if self.isVisible():
-            self.text.setText(self._agreement())
-
-    def _reference(self) -> Labels | None:
-        name = self.choice.currentText()
-        there = name in self.segmenter.viewer.layers and isinstance(
-            self.segmenter.viewer.layers[name], Labels
-        )
-        return self.segmenter.viewer.layers[name] if there else None
-
-    def _agreement(self) -> str:
-        layers, reference = self.segmenter.layers, self._reference()
-        where = None if layers is None else layers.where
-        if layers is None or reference is None or where is None:
-            return "Choose a reference label layer."
-        shape = layers.session.labels.shape
-        data = reference.data if reference.ndim == 3 else reference.data[None]
-        if data.shape != shape:
-            return f"'{reference.name}' has the shape {data.shape}, expected {shape}."
-        mine = where.take(layers.session.labels) == layers.label
-        other = SliceIndex(where.axis, where.index).take(data)
-        shared = other[mine & (other != 0)]
-        if not shared.size:
-            return "The object and the reference share no pixel on this slice."
-        values, counts = np.unique(shared, return_counts=True)
-        label = int(values[counts.argmax()])
-        return f"Dice with label {label} of the reference, on this slice: {dice(mine, other == label):.3f}"
-
-    def _adopt(self) -> None:
-        reference = self._reference()
-        if reference is not None:
-            self.segmenter.use_labels(reference)

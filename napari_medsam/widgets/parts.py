@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 from qtpy.QtCore import Qt
@@ -35,9 +36,9 @@ def note(text: str = "") -> QLabel:
 class Panel(QWidget):
     """A section of the dock that shows how things are when it is told to."""
 
+    @abstractmethod
     def refresh(self) -> None:
         """Show how things are."""
-        raise NotImplementedError
 
 
 class Fold(QWidget):

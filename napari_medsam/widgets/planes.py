@@ -6,7 +6,7 @@ units are napari's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -150,6 +150,26 @@ def show_slice(viewer: ViewerModel, layer: Image, where: SliceIndex) -> None:
     place = [float(step) for step in layer.world_to_data(viewer.dims.point)]
     place[where.axis] = where.index
     viewer.dims.set_point(axis, layer.data_to_world(place)[where.axis])
+
+
+def crossings(slices: Iterable[SliceIndex], where: SliceIndex, shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Say which pixels of a slice lie on others.
+
+    Parameters
+    ----------
+    slices
+        The others, along any axis; the slice itself is on itself altogether.
+    where, shape
+        The slice and its shape (H, W).
+    """
+    found = np.zeros(tuple(shape), bool)
+    for each in slices:
+        if each == where:
+            found[...] = True
+        elif each.axis != where.axis:
+            side = each.axis - (each.axis > where.axis)
+            found[(slice(None),) * side + (each.index,)] = True
+    return found
 
 
 def box_on_slice(corners: ArrayLike, axis: int) -> tuple[SliceIndex, Box] | None:

@@ -19,16 +19,12 @@ from qtpy.QtWidgets import (
 
 from napari_medsam.session import ACCEPTED
 from napari_medsam.widgets.actions import register_actions
+from napari_medsam.widgets.compare_panel import ComparePanel
 from napari_medsam.widgets.keeper import Keeper
 from napari_medsam.widgets.messages import NO_IMAGE
 from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
-from napari_medsam.widgets.panels import (
-    ComparePanel,
-    CorrectionPanel,
-    PropagationPanel,
-    WindowPanel,
-)
+from napari_medsam.widgets.panels import CorrectionPanel, PropagationPanel, WindowPanel
 from napari_medsam.widgets.parts import ICON_PX, Fold, Panel, button, drawn_icon, note
 from napari_medsam.widgets.segmenter import CORRECT, MODEL, SAVE
 
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
 LEAST_WIDTH_PX = 270
 REFRESH_MS = 30
 TOOLS = {
-    "box": ("Box", "Drag a box around one object (B; Shift+B on a labels layer)"),
+    "box": ("Box", "Drag a box around one object (B; Shift+B on a layer that is not the plugin's)"),
     "points": ("Points", "Left click in the object, right click or Ctrl+click outside of it (N)"),
     "edit": ("Edit", "Move or resize prompts; Delete takes the selected one away"),
     "paint": ("Brush", "Paint the object; the slice then is a key slice"),
@@ -63,6 +59,7 @@ class SegmentWidget(QWidget):
         self.keeper = Keeper.of(napari_viewer)
         self.worker, self.segmenter = self.keeper.worker, self.keeper.segmenter
         self._running = self._score = ""
+        self._scored: object = None
         self.setMinimumWidth(LEAST_WIDTH_PX)
 
         self.hint = note()
@@ -83,6 +80,7 @@ class SegmentWidget(QWidget):
         self._due = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._due.timeout.connect(self.refresh)
         self.segmenter.changed.connect(self._later)
+        self.segmenter.ahead.changed.connect(self._later)
         self.segmenter.prompting.found.connect(self._found)
         self.segmenter.progressed.connect(self._progressed)
         self.segmenter.prompting.candidates_changed.connect(self._show_candidates)
@@ -104,7 +102,9 @@ class SegmentWidget(QWidget):
         marked = None if layers is None else layers.key_kind
         self.accept.setText("Unlock slice  (A)" if marked == ACCEPTED else "Accept slice  (A)")
         key = f"This slice is {marked}: propagation leaves it alone." if marked else ""
-        self.status.setText("  ".join(text for text in (self._running, self._score, key) if text))
+        score = self._score if self._scored == self._at() else ""
+        told = self._running, score, key, self.segmenter.ahead.text
+        self.status.setText("  ".join(text for text in told if text))
         self.status.setVisible(bool(self.status.text()))
         self.save_button.setEnabled(bool(self.segmenter.unsaved))
 
@@ -207,7 +207,13 @@ class SegmentWidget(QWidget):
 
     def _found(self, score: float) -> None:
         self._score = f"The model expects an overlap of {score:.0%} with the object." if score else ""
+        self._scored = self._at()
         self._due.start()
+
+    def _at(self) -> object:
+        """What is at hand: the image, the object and the slice."""
+        layers = self.segmenter.layers
+        return layers and (layers, layers.label, layers.where)
 
     def _progressed(self, what: str, done: int, total: int) -> None:
         self._running = RUNNING.get(what, "")

@@ -15,14 +15,16 @@ from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_medsam.correction import correct, interpolate
-from napari_medsam.prompts import PromptError, SlicePrompts
-from napari_medsam.session import ACCEPTED, CORRECTED, Session
+from napari_medsam.prompts import PromptError
+from napari_medsam.session import ACCEPTED, Session
 from napari_medsam.volume import GeometryError, VolumeError
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.actions import bind_prompt_keys
+from napari_medsam.widgets.ahead import Ahead
 from napari_medsam.widgets.layers import SessionLayers
 from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D, OUTSIDE, UNTRAINED, tell
 from napari_medsam.widgets.prompting import Prompting
+from napari_medsam.widgets.runner import Priority, Runner
 from napari_medsam.widgets.saving import default_path, save_session
 from napari_medsam.widgets.shared_model import SharedModel, load_predictor
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_medsam.propagation import SliceMask
-    from napari_medsam.widgets.worker import Runner
     from napari_medsam.windowing import Window
 
 PROPAGATE, CORRECT, SAVE, MODEL = "propagate", "correct", "save", "model"
@@ -53,6 +54,8 @@ class Segmenter:
         Something that a front end shows may have changed: the image, objects, sizes, key slices.
     progressed : Signal(str, int, int)
         What is running, how much of it is done, and of how much; ``("", 0, 0)`` when it has ended.
+    ahead
+        Prepares slices that will be asked about.
     prompting
         Turns prompts into masks.
     saved : Signal(Path)
@@ -72,12 +75,14 @@ class Segmenter:
         self.layers: SessionLayers | None = None
         self.prompting = Prompting(runner)
         self.prompting.ended.connect(self.changed.emit)
+        self.ahead = Ahead(runner, self.model)
+        self.changed.connect(lambda: self.ahead.look(self.layers))
         self._all: list[SessionLayers] = []
         viewer.layers.selection.events.active.connect(self._on_active)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.current_step.connect(self._on_slice)
         viewer.dims.events.order.connect(self._on_slice)
-        for layer in [viewer.layers.selection.active, *viewer.layers]:
+        for layer in dict.fromkeys([viewer.layers.selection.active, *viewer.layers]):
             if self.layers is None and isinstance(layer, Image):
                 self.choose(layer)
 
@@ -98,6 +103,7 @@ class Segmenter:
                 show_warning(str(error))
                 return
             known.prompted.connect(partial(self.prompting.predict, known))
+            known.aimed.connect(partial(self.prompting.expect, known))
             known.edited.connect(lambda labels: self.changed.emit())
             known.selected.connect(lambda label: self._on_slice())
             known.said.connect(show_warning)
@@ -146,10 +152,7 @@ class Segmenter:
         layers = self._ready()
         if layers is None:
             return
-        known, where = layers.session.objects[layers.label].slices, layers.where
-        here = known.get(where, SlicePrompts()) if where else SlicePrompts()
-        only_points = here.box is None and here.points
-        layer = layers.point_layer() if only_points else layers.box_layer()
+        layer = layers.prompt_layer()
         self.viewer.layers.selection.active = layer
         layer.mode = "select"
         self.changed.emit()
@@ -207,7 +210,7 @@ class Segmenter:
             lambda: layers.session.propagate(axis, label, first, last),
             receive,
             self._end,
-            urgent=False,
+            priority=Priority.BESIDE,
         )
 
     def stop(self) -> None:
@@ -230,13 +233,7 @@ class Segmenter:
             return correct(labels, label, operation, where, whole=whole)
 
         def receive(part: SliceMask) -> None:
-            marked = layers.session.key_slices.get(label, {}).get(part.where)
-            if marked == CORRECTED:
-                # What was corrected before may be corrected again; what was accepted may not.
-                layers.session.mark(label, part.where, None)
-            layers.put(part)
-            if marked == CORRECTED or (not whole and marked is None):
-                layers.session.mark(label, part.where, CORRECTED)
+            layers.put_corrected(part, is_key=not whole)
             self.changed.emit()
 
         self.runner.submit(CORRECT, work, receive, self._end)
@@ -271,7 +268,10 @@ class Segmenter:
         def work() -> Iterator[Any]:
             yield self.model.predictor
 
-        self.runner.submit(MODEL, work, lambda predictor: self.changed.emit(), self._end, urgent=False)
+        def receive(predictor: Any) -> None:
+            self.changed.emit()
+
+        self.runner.submit(MODEL, work, receive, self._end, priority=Priority.BESIDE)
 
     def use_labels(self, layer: Labels) -> None:
         """Go on with a label layer of the user's own."""
@@ -279,6 +279,7 @@ class Segmenter:
             self.stop()
             try:
                 self.layers.use_labels(layer)
+                bind_prompt_keys(layer, self)
             except PromptError as error:
                 show_warning(str(error))
 
@@ -328,28 +329,33 @@ class Segmenter:
         for each in self._all:
             each.close()
 
-    def takes(self, kind: str) -> bool:
-        """Whether the model was trained with a kind of prompt; True while nobody knows yet."""
-        from napari_medsam.models.specs import MODELS
-
-        spec = MODELS.get(self.model.name)
-        if self.model.device:
-            return kind in self.model.predictor.supported_prompts
-        return spec is None or kind in spec.supported_prompts
-
     def _ready(self, kind: str = "") -> SessionLayers | None:
         """Return the session, or say why there is nothing to do."""
+        self._find_image()
         if self.layers is None:
-            show_warning(NO_IMAGE)
             return None
         if self.layers.where is None:
             in_2d = self.viewer.dims.ndisplay == 2
             show_warning(OUTSIDE.format(self.layers.image.name) if in_2d else NOT_IN_3D)
             return None
-        if kind and not self.takes(kind):
+        if kind and not self.model.takes(kind):
             show_warning(UNTRAINED.format(self.model.name, kind))
             return None
         return self.layers
+
+    def _find_image(self) -> None:
+        """Take the uppermost image that is shown, where none is chosen or the chosen one is out of sight."""
+        known, active = self.layers, self.viewer.layers.selection.active
+        if known is not None and (known.image.visible or (active is not None and known.owns(active))):
+            return
+        images = [layer for layer in reversed(self.viewer.layers) if isinstance(layer, Image)]
+        if known is None and not images:
+            show_warning(NO_IMAGE)
+        for image in sorted(images, key=lambda image: not image.visible):
+            if known is None or image.visible:
+                self.choose(image)
+            if self.layers is not known:
+                return
 
     def _end(self, error: Exception | None) -> None:
         self.progressed.emit("", 0, 0)
@@ -371,6 +377,8 @@ class Segmenter:
             return
         owner = next((each for each in self._all if each.owns(active)), None)
         if owner is not None:
+            if owner.labels is not None and owner.labels == active:
+                bind_prompt_keys(active, self)
             self.choose(owner.image)
         elif isinstance(active, Image):
             self.choose(active)

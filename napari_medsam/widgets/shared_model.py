@@ -5,7 +5,7 @@ Loading torch and weights takes seconds in which nothing else has to wait.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SharedModel:
-    """Stands in for a `SlicePredictor`; fulfils `napari_medsam.session.Predictor`.
+    """Stands in for a `SlicePredictor`; fulfils `napari_medsam.propagation.Predictor`.
 
     Parameters
     ----------
@@ -45,6 +45,15 @@ class SharedModel:
     def device(self) -> str:
         """Where the model computes, such as ``cpu``; empty until it is loaded."""
         return "" if self._predictor is None else str(self._predictor.device)
+
+    def takes(self, kind: str) -> bool:
+        """Whether the model was trained with a kind of prompt; True while nobody knows yet."""
+        from napari_medsam.models.specs import MODELS
+
+        if self._predictor is not None:
+            return kind in self._predictor.supported_prompts
+        spec = MODELS.get(self.name)
+        return spec is None or kind in spec.supported_prompts
 
     def replace(self, name: str, predictor: SlicePredictor) -> None:
         """Use another model from now on."""
@@ -76,9 +85,16 @@ class SharedModel:
         """See `SlicePredictor.predict_many`."""
         return self.predictor.predict_many(prompts, mask_inputs)
 
-    def encode_ahead(self, images: Iterable[NDArray]) -> Iterator[int]:
+    @property
+    def encodes_ahead(self) -> bool:
+        """See `SlicePredictor.encodes_ahead`; False until the model is loaded."""
+        return self._predictor is not None and self._predictor.encodes_ahead
+
+    def encode_ahead(
+        self, images: Iterable[NDArray], goes_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[int]:
         """See `SlicePredictor.encode_ahead`."""
-        return self.predictor.encode_ahead(images)
+        return self.predictor.encode_ahead(images, goes_on)
 
 
 def load_predictor(name: str) -> SlicePredictor:

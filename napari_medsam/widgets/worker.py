@@ -8,46 +8,14 @@ that is drawn while an object is carried through the volume waits for one slice,
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from qtpy.QtCore import QObject, Qt, Signal
 
-
-class Runner(Protocol):
-    """Who computes: a thread beside a window, or whoever asks, where there is none."""
-
-    def submit(
-        self,
-        key: Hashable,
-        work: Callable[[], Iterator[Any]],
-        on_result: Callable[[Any], None],
-        on_end: Callable[[Exception | None], None],
-        *,
-        urgent: bool = True,
-    ) -> None:
-        """Start work; earlier work with the same key is given up.
-
-        Parameters
-        ----------
-        key
-            Names what is computed.
-        work
-            Called in the thread; each value that it yields is a result.
-        on_result
-            Called in the GUI thread with each result.
-        on_end
-            Called in the GUI thread once, with the error if there was one. Not called for work that was given
-            up.
-        urgent
-            Whether it comes before work that is not.
-        """
-        ...
-
-    def cancel(self, key: Hashable) -> bool:
-        """Give work up after the step it is at; return whether there was any. Its results come no more."""
-        ...
+from napari_medsam.widgets.runner import Priority
 
 
 @dataclass(eq=False)
@@ -56,7 +24,8 @@ class _Job:
     work: Callable[[], Iterator[Any]]
     on_result: Callable[[Any], None]
     on_end: Callable[[Exception | None], None]
-    urgent: bool
+    priority: Priority
+    due_s: float
     steps: Iterator[Any] | None = None
     given_up: bool = False
 
@@ -84,9 +53,9 @@ class Worker(QObject):
 
     @property
     def is_busy(self) -> bool:
-        """Whether work is waiting or under way."""
+        """Whether work that somebody asked for is waiting or under way."""
         with self._changed:
-            return bool(self._jobs)
+            return any(job.priority < Priority.IDLE for job in self._jobs.values())
 
     def submit(
         self,
@@ -95,18 +64,25 @@ class Worker(QObject):
         on_result: Callable[[Any], None],
         on_end: Callable[[Exception | None], None],
         *,
-        urgent: bool = True,
+        priority: Priority = Priority.URGENT,
+        delay_s: float = 0.0,
     ) -> None:
         """Start work; see `Runner.submit`."""
         with self._changed:
             self._give_up(key)
-            self._jobs[key] = _Job(key, work, on_result, on_end, urgent)
+            due_s = time.monotonic() + delay_s
+            self._jobs[key] = _Job(key, work, on_result, on_end, priority, due_s)
             self._changed.notify()
 
     def cancel(self, key: Hashable) -> bool:
         """Give work up; see `Runner.cancel`."""
         with self._changed:
             return self._give_up(key)
+
+    def is_wanted(self, priority: Priority) -> bool:
+        """Whether work has its turn; see `Runner.is_wanted`."""
+        with self._changed:
+            return not self._stopped and all(job.priority >= priority for job in self._due())
 
     def stop(self) -> None:
         """Give everything up and let the thread end after the step it is at."""
@@ -139,14 +115,19 @@ class Worker(QObject):
 
     def _next(self) -> _Job | None:
         with self._changed:
-            while not self._jobs and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
-                return None
-            waiting = list(self._jobs.values())
-            urgent = [job for job in waiting if job.urgent]
-            # What was asked for last is what the user looks at.
-            return urgent[-1] if urgent else waiting[0]
+            while not self._stopped:
+                if due := self._due():
+                    first = min(job.priority for job in due)
+                    best = [job for job in due if job.priority == first]
+                    # What was asked for last is what the user looks at.
+                    return best[-1] if first == Priority.URGENT else best[0]
+                soonest = min((job.due_s for job in self._jobs.values()), default=None)
+                self._changed.wait(None if soonest is None else max(0.0, soonest - time.monotonic()))
+            return None
+
+    def _due(self) -> list[_Job]:
+        now = time.monotonic()
+        return [job for job in self._jobs.values() if job.due_s <= now]
 
     def _finish(self, job: _Job, error: Exception | None) -> None:
         with self._changed:

@@ -49,8 +49,9 @@ OURS = [
 @pytest.mark.parametrize(("name", "kind", "key"), OURS)
 def test_no_key_of_naparis_gets_another_meaning(taken, name, kind, key):
     """Whoever knows napari's keys must not find that one of them draws a box."""
-    # A key for all layers is heard only where the layer at hand has no use for it, and the other way round.
-    others = taken if kind == "ViewerModel" else {kind, "ViewerModel"}
+    # A key for all layers is heard only where the layer at hand has no use for it. B alone has another use
+    # somewhere: on Labels and Shapes of the user's own it goes on meaning what it means to napari.
+    others = taken if kind == "ViewerModel" and key != "B" else {kind, "ViewerModel"}
     assert [other for other in others if key in taken[other]] == []
 
 

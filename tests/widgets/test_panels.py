@@ -16,10 +16,11 @@ from napari_medsam.models import download
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.volume import Geometry, Volume
+from napari_medsam.widgets.compare_panel import ComparePanel
 from napari_medsam.widgets.contrib import image_layer
 from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
-from napari_medsam.widgets.panels import ComparePanel, PropagationPanel, WindowPanel
+from napari_medsam.widgets.panels import PropagationPanel, WindowPanel
 from napari_medsam.widgets.planes import box_corners
 from napari_medsam.widgets.segmenter import Segmenter
 from napari_medsam.widgets.shared_model import SharedModel
@@ -76,13 +77,38 @@ def test_dice_with_a_reference_follows_every_change(segmenter, qtbot):
     """Half of the reference is Dice 2/3; the brush moves the number at once."""
     reference = np.zeros(SHAPE, np.uint8)
     reference[3, 10:20, 10:20] = 4
+    reference[5, 10:20, 10:20] = 4
+    reference[4, 10:20, 10:20] = 9
     segmenter.viewer.add_labels(reference, name="truth", scale=(10, 1, 1))
     panel = show(qtbot, ComparePanel(segmenter))
     panel.choice.setCurrentText("truth")
     assert panel.text.text() == "Dice with label 4 of the reference, on this slice: 0.667"
+    assert panel.whole.text() == "In the whole volume, with label 4: 0.500"
     segmenter.layers.labels.data_setitem(np.nonzero(segmenter.layers.session.labels * (reference == 0)), 0)
     panel.refresh()
     assert panel.text.text() == "Dice with label 4 of the reference, on this slice: 1.000"
+    assert panel.whole.text() == "In the whole volume, with label 4: 0.667"
+
+
+def test_dice_of_the_volume_is_counted_again_only_after_a_change(segmenter, qtbot, monkeypatch):
+    """Scrolling must not count a large volume anew on every slice; painting on the reference must."""
+    truth = segmenter.viewer.add_labels(np.zeros(SHAPE, np.uint8), name="truth", scale=(10, 1, 1))
+    panel = show(qtbot, ComparePanel(segmenter))
+    panel.choice.setCurrentText("truth")
+    assert panel.text.text() == "The object and the reference share no pixel on this slice."
+    assert panel.whole.text() == "In the whole volume they share no voxel."
+    submit, counted = segmenter.runner.submit, []
+    monkeypatch.setattr(
+        segmenter.runner, "submit", lambda *args, **how: counted.append(args[0]) or submit(*args, **how)
+    )
+    segmenter.viewer.dims.set_current_step(0, 4)
+    panel.refresh()
+    assert panel.text.text() == "The object and the reference share no pixel on this slice."
+    assert counted == []
+    truth.data_setitem(np.nonzero(segmenter.layers.session.labels), 2)
+    panel.refresh()
+    assert panel.whole.text() == "In the whole volume, with label 2: 1.000"
+    assert counted == ["compare"]
 
 
 def test_the_list_names_sizes_renames_and_hides(segmenter, qtbot):

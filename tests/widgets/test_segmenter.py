@@ -12,6 +12,7 @@ from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED
 from napari_medsam.volume import Geometry, Volume, read_labels
 from napari_medsam.widgets.contrib import image_layer
+from napari_medsam.widgets.label_layer import NOT_THROUGH
 from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D
 from napari_medsam.widgets.planes import UNKNOWN_SIZE, box_corners
 from napari_medsam.widgets.segmenter import Segmenter
@@ -359,6 +360,61 @@ def test_the_brush_leaves_an_accepted_slice_as_it_is(segmenter, said):
     assert segmenter.layers.session.labels[5, 2, 2] == 2
 
 
+def test_the_brush_in_another_plane_leaves_an_accepted_slice_as_it_is(segmenter, viewer, said):
+    """A coronal stroke crosses the axial slice that somebody has accepted."""
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.accept()
+    viewer.dims.order = (1, 0, 2)
+    viewer.dims.set_point(1, 15 * 0.5)
+    segmenter.edit_labels("erase")
+    layer = segmenter.layers.labels
+    layer.brush_size = 13
+    with layer.block_history():
+        layer.paint((5, 15, 20), 0)
+    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
+    assert said[-1] == "What lies on accepted slices stays as it is: unlock them (A) first."
+    with layer.block_history():
+        layer.paint((5, 15, 20), 2)
+    assert segmenter.layers.census.voxels(1) == 200
+    assert segmenter.layers.census.slices(2) == [4, 5, 6]
+
+
+def test_a_brush_through_slices_is_refused_while_one_is_accepted(segmenter, said):
+    """Nobody sees what it does on the slices that are not on screen."""
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    layer = segmenter.layers.labels
+    layer.n_edit_dimensions = 3
+    segmenter.accept()
+    assert (layer.n_edit_dimensions, said) == (2, [NOT_THROUGH])
+    layer.n_edit_dimensions = 3
+    assert (layer.n_edit_dimensions, said) == (2, [NOT_THROUGH] * 2)
+    segmenter.accept()
+    layer.n_edit_dimensions = 3
+    assert layer.n_edit_dimensions == 3
+
+
+def test_what_is_painted_while_an_object_is_carried_stays(segmenter, viewer):
+    """The slice that comes next is corrected by hand before propagation reaches it."""
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    viewer.dims.set_point(0, 7 * 3.0)
+    segmenter.edit_labels("paint")
+    layers = segmenter.layers
+    layers.labels.brush_size = 1
+
+    def paint_once(labels):
+        if layers.census.slices(1) == [5, 6]:
+            with layers.labels.block_history():
+                layers.labels.paint((7, 2, 2), 1)
+
+    layers.edited.connect(paint_once)
+    segmenter.propagate(0, 11)
+    wanted = expected(3, 4, 5, 6, 8)
+    wanted[7, 2, 2] = 1
+    np.testing.assert_array_equal(layers.session.labels, wanted)
+    assert layers.session.key_slices[1] == {SliceIndex(0, 7): CORRECTED}
+    assert layers.census.voxels(1) == 5 * 200 + 1
+
+
 def test_an_object_drawn_while_another_is_hidden_can_be_seen(segmenter):
     draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
     segmenter.layers.masks.show(1, False)
@@ -407,3 +463,28 @@ def test_another_image_is_taken_when_the_one_at_hand_is_deleted(segmenter, viewe
     assert segmenter.layers.image.name == "scan"
     viewer.layers.remove(segmenter.layers.image)
     assert segmenter.layers is None
+
+
+def test_a_box_goes_onto_the_image_that_is_to_be_seen(segmenter, viewer):
+    """Nothing is selected and the image at hand is hidden: the other one is what the user means."""
+    data, attributes, _ = image_layer(make_volume(), "other")
+    other = Image(data, **attributes)
+    viewer.add_layer(other)
+    other.visible = False
+    viewer.layers.selection.clear()
+    segmenter.draw_box()
+    assert segmenter.layers.image.name == "scan"
+    viewer.layers.selection.active = other
+    segmenter.draw_box()
+    assert segmenter.layers.image.name == "other"
+
+
+def test_without_a_usable_image_it_is_said_what_is_wrong_with_it(said):
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((2, 3, 4, 5)), name="movie")
+    segmenter = make_segmenter(viewer)
+    segmenter.draw_box()
+    assert segmenter.layers is None
+    assert len(said) == 2
+    assert said[0] == said[1]
+    assert "'movie' has 4 dimensions, expected 2 or 3" in said[0]

@@ -250,6 +250,78 @@ def test_another_plane_writes_into_the_same_labels(hand, scan):
     assert set(np.unique(np.nonzero(layers.session.labels)[axis])) == {where.index}
 
 
+def test_the_mask_is_there_before_the_hand_leaves_the_mouse(hand, scan, monkeypatch):
+    """While the mouse rests, its box is computed already: letting go then asks the model for nothing."""
+    _, index, box = scan
+    image, dock = open_scan(hand, scan)
+    session = dock.segmenter.layers.session
+    predict, asked = session.predict, []
+    monkeypatch.setattr(session, "predict", lambda *what: asked.append(what) or predict(*what))
+
+    def rest():
+        hand.wait(100)
+        hand.until(lambda: not dock.worker.is_busy)
+        assert not session.labels.any()
+        asked.append("let go")
+
+    hand.drag(hand.at(box[0], box[1], image), hand.at(box[2], box[3], image), before_release=rest)
+    hand.until(lambda: session.labels.any())
+    assert len(asked) > 1
+    assert asked[-1] == "let go"
+    np.testing.assert_array_equal(session.labels[index] == 1, session.segment(SliceIndex(0, index), 1).mask)
+
+
+def test_the_estimate_is_shown_on_its_own_slice_only(hand, scan):
+    """77 % on a slice that nobody has asked about would be believed."""
+    _, index, box = scan
+    image, dock = open_scan(hand, scan)
+    drag_box(hand, dock, image, box)
+    hand.until(lambda: "expects an overlap" in dock.status.text())
+    hand.viewer.dims.set_current_step(0, index + 1)
+    hand.until(lambda: "expects an overlap" not in dock.status.text())
+    hand.viewer.dims.set_current_step(0, index)
+    hand.until(lambda: "expects an overlap" in dock.status.text())
+
+
+def test_b_draws_a_box_whatever_of_ours_is_selected(hand, scan):
+    """After the brush, and with nothing selected at all, the next box must not take another key."""
+    image, dock = open_scan(hand, scan)
+    drag_box(hand, dock, image, scan[2])
+    layers = dock.segmenter.layers
+    for selected in (layers.labels, layers.boxes, image, None):
+        hand.viewer.layers.selection.clear()
+        hand.viewer.layers.selection.active = selected
+        hand.wait()
+        assert layers.tool != "box"
+        hand.key(Qt.Key.Key_B)
+        assert layers.tool == "box"
+        layers.boxes.mode = "pan_zoom"
+    assert layers.labels.preserve_labels
+
+
+def test_what_is_painted_while_propagation_passes_is_neither_lost_nor_overwritten(hand, scan):
+    """The mouse is down on the very slice that is written meanwhile."""
+    _, index, box = scan
+    image, dock = open_scan(hand, scan)
+    drag_box(hand, dock, image, box)
+    layers = dock.segmenter.layers
+    hand.viewer.dims.set_current_step(0, index + 1)
+    dock.segmenter.edit_labels("paint")
+    layers.labels.brush_size = 3
+    hand.wait(100)
+    done = []
+    dock.segmenter.progressed.connect(lambda what, n, of: done.append(n))
+    dock.segmenter.propagate(0, SHAPE[0] - 1)
+    hand.drag(
+        hand.at(3, 3, image), hand.at(3, 12, image), before_release=lambda: hand.until(lambda: 0 in done[1:])
+    )
+    assert layers.session.key_slices[1] == {SliceIndex(0, index + 1): CORRECTED}
+    painted = layers.session.labels[index + 1]
+    assert painted[3, 3:13].all()
+    assert not painted[6:].any()
+    assert layers.session.labels[index + 2].any()
+
+
 @pytest.mark.parametrize(("answer", "closes"), [("Discard", True), ("Cancel", False)])
 def test_unsaved_work_is_asked_about_on_close(hand, scan, monkeypatch, answer, closes):
     """Closing the window by mistake must not cost an afternoon."""

@@ -7,6 +7,7 @@ import threading
 import pytest
 from hand import needs_display
 
+from napari_medsam.widgets.runner import Priority
 from napari_medsam.widgets.worker import Worker
 
 pytestmark = [pytest.mark.canvas, needs_display]
@@ -72,7 +73,7 @@ def test_the_newest_request_for_a_slice_wins(worker, qtbot):
 def test_a_box_does_not_wait_for_the_end_of_propagation(worker, qtbot):
     """Urgent work comes between two slices."""
     gate, order, ended = Gate(3), [], []
-    worker.submit("propagate", gate, order.append, ended.append, urgent=False)
+    worker.submit("propagate", gate, order.append, ended.append, priority=Priority.BESIDE)
     gate.let()
     assert gate.entered.acquire(timeout=30)
     worker.submit("box", lambda: iter(["box"]), order.append, ignore)
@@ -111,3 +112,31 @@ def test_an_error_is_handed_over_and_the_thread_lives_on(worker, qtbot):
     qtbot.waitUntil(lambda: len(errors) == 2, timeout=30_000)
     assert found == ["mask"]
     assert sorted(map(str, errors)) == ["None", "broken"]
+
+
+def test_what_nobody_asked_for_waits_and_makes_way(worker, qtbot):
+    """Slices that are prepared ahead must not delay a box, nor keep a window from closing."""
+    gate, order, ended = Gate(1), [], []
+    worker.submit("ahead", gate, ignore, ignore, priority=Priority.IDLE)
+    assert gate.entered.acquire(timeout=30)
+    assert not worker.is_busy
+    assert worker.is_wanted(Priority.IDLE)
+    worker.submit("more", lambda: iter(["more"]), order.append, ended.append, priority=Priority.IDLE)
+    worker.submit("carry", lambda: iter(["carry"]), order.append, ended.append, priority=Priority.BESIDE)
+    assert worker.is_busy
+    assert not worker.is_wanted(Priority.IDLE)
+    assert worker.is_wanted(Priority.BESIDE)
+    gate.open.release()
+    qtbot.waitUntil(lambda: len(ended) == 2, timeout=30_000)
+    assert order == ["carry", "more"]
+
+
+def test_work_that_waits_a_moment_is_replaced_before_it_begins(worker, qtbot):
+    """Whoever scrolls through a hundred slices wants none of them prepared but the last."""
+    begun, ended = [], []
+    for n in range(3):
+        worker.submit("ahead", lambda n=n: iter(begun.append(n) or ()), ignore, ended.append, delay_s=0.2)
+    assert worker.is_wanted(Priority.IDLE)
+    worker.submit("box", lambda: iter(begun.append("box") or ()), ignore, ended.append)
+    qtbot.waitUntil(lambda: len(ended) == 2, timeout=30_000)
+    assert begun == ["box", 2]

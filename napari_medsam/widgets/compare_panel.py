@@ -1,0 +1,193 @@
+"""Dice with a reference label layer: of the slice on screen at once, of the whole volume a moment later."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels
+from numpy.typing import ArrayLike, NDArray
+from qtpy.QtWidgets import QComboBox, QVBoxLayout
+
+from napari_medsam.prompts import SliceIndex
+from napari_medsam.widgets.messages import tell
+from napari_medsam.widgets.parts import Panel, button, note
+from napari_medsam.widgets.runner import Priority
+
+if TYPE_CHECKING:
+    from napari_medsam.widgets.layers import SessionLayers
+    from napari_medsam.widgets.segmenter import Segmenter
+
+NONE = "(none)"
+CHOOSE = "Choose a reference label layer."
+HERE = "Dice with label {} of the reference, on this slice: {:.3f}"
+APART_HERE = "The object and the reference share no pixel on this slice."
+WHOLE = "In the whole volume, with label {}: {:.3f}"
+APART = "In the whole volume they share no voxel."
+COUNTING = "In the whole volume: being counted..."
+COMPARE = "compare"
+REST_S = 0.2
+SLICES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The reference's label that overlaps most with an object, and the Dice coefficient with it."""
+
+    label: int
+    dice: float
+
+
+def agreement(planes: Sequence[tuple[NDArray, ArrayLike]], label: int) -> Iterator[Agreement | None]:
+    """Compare an object with a reference, slice by slice.
+
+    Parameters
+    ----------
+    planes
+        Of each slice the labels (H, W), and those of the reference, 0 for background.
+    label
+        The object.
+
+    Yields
+    ------
+    Agreement or None
+        None after every `SLICES_AT_ONCE` slices, for others to have their turn; at last the result, None
+        where object and reference share no pixel.
+    """
+    size = other_size = 0
+    overlaps: Counter[int] = Counter()
+    for n, (mine, other) in enumerate(planes, start=1):
+        inside = mine == label
+        size += int(np.count_nonzero(inside))
+        found, counts = np.unique(np.asarray(other)[inside], return_counts=True)
+        overlaps.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        if n % SLICES_AT_ONCE == 0:
+            yield None
+    del overlaps[0]
+    if not overlaps:
+        yield None
+        return
+    ((best, overlap),) = overlaps.most_common(1)
+    for n, (_, other) in enumerate(planes, start=1):
+        other_size += int(np.count_nonzero(np.asarray(other) == best))
+        if n % SLICES_AT_ONCE == 0:
+            yield None
+    yield Agreement(best, 2 * overlap / (size + other_size))
+
+
+class ComparePanel(Panel):
+    """Dice of the current object with a reference label layer.
+
+    Parameters
+    ----------
+    segmenter
+        Whose object.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.choice = QComboBox()
+        self.choice.setToolTip("A label layer to compare with")
+        self.choice.currentIndexChanged.connect(lambda index: self.refresh())
+        self.text, self.whole = note(CHOOSE), note()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for each in (self.choice, self.text, self.whole):
+            layout.addWidget(each)
+        layout.addWidget(
+            button("Edit this layer instead", "Go on with its labels; they are kept", self._adopt)
+        )
+        self._followed: Labels | None = None
+        self._edits = 0
+        self._counted: object = None
+
+    def refresh(self) -> None:
+        """List the label layers there are and, when shown, say how well they agree."""
+        layers = self.segmenter.layers
+        own = None if layers is None else layers.labels
+        found = [x.name for x in self.segmenter.viewer.layers if isinstance(x, Labels) and x != own]
+        listed = [self.choice.itemText(i) for i in range(self.choice.count())]
+        if listed != [NONE, *found]:
+            before = self.choice.currentText()
+            self.choice.blockSignals(True)
+            self.choice.clear()
+            self.choice.addItems([NONE, *found])
+            self.choice.setCurrentText(before if before in found else NONE)
+            self.choice.blockSignals(False)
+        if self.isVisible():
+            self._compare()
+
+    def _compare(self) -> None:
+        layers, reference = self.segmenter.layers, self._reference()
+        self._follow(reference)
+        where = None if layers is None else layers.where
+        problem = CHOOSE if layers is None or where is None or reference is None else ""
+        if layers is not None and reference is not None:
+            shape, expected = _volume(reference).shape, layers.session.labels.shape
+            if shape != expected:
+                problem = f"'{reference.name}' has the shape {shape}, expected {expected}."
+        self.whole.setVisible(not problem)
+        if problem or layers is None or where is None or reference is None:
+            self.text.setText(problem)
+            return
+        *_, here = agreement([_pair(layers, reference, where)], layers.label)
+        self.text.setText(HERE.format(here.label, here.dice) if here else APART_HERE)
+        self._count(layers, reference)
+
+    def _count(self, layers: SessionLayers, reference: Labels) -> None:
+        """Count the whole volume in the worker, unless nothing has changed since."""
+        labels, label = layers.session.labels, layers.label
+        counted = id(labels), label, layers.edits, id(reference), self._edits
+        if counted == self._counted:
+            return
+        self._counted = counted
+        self.whole.setText(COUNTING)
+        found: list[Agreement | None] = []
+
+        def work() -> Iterator[Agreement | None]:
+            slices = (SliceIndex(0, index) for index in range(len(labels)))
+            return agreement([_pair(layers, reference, each) for each in slices], label)
+
+        def end(error: Exception | None) -> None:
+            tell(error)
+            result = None if error else found[-1]
+            self.whole.setText(WHOLE.format(result.label, result.dice) if result else APART)
+
+        self.segmenter.runner.submit(COMPARE, work, found.append, end, priority=Priority.IDLE, delay_s=REST_S)
+
+    def _follow(self, reference: Labels | None) -> None:
+        """Notice when somebody paints on the reference."""
+        if reference is self._followed:
+            return
+        for layer, is_followed in ((self._followed, False), (reference, True)):
+            for event in () if layer is None else (layer.events.labels_update, layer.events.data):
+                (event.connect if is_followed else event.disconnect)(self._on_reference)
+        self._followed = reference
+
+    def _on_reference(self, event: Any = None) -> None:
+        self._edits += 1
+        self.segmenter.changed.emit()
+
+    def _reference(self) -> Labels | None:
+        name = self.choice.currentText()
+        there = name in self.segmenter.viewer.layers and isinstance(
+            self.segmenter.viewer.layers[name], Labels
+        )
+        return self.segmenter.viewer.layers[name] if there else None
+
+    def _adopt(self) -> None:
+        reference = self._reference()
+        if reference is not None:
+            self.segmenter.use_labels(reference)
+
+
+def _pair(layers: SessionLayers, reference: Labels, where: SliceIndex) -> tuple[NDArray, ArrayLike]:
+    return where.take(layers.session.labels), where.take(_volume(reference))
+
+
+def _volume(layer: Labels) -> Any:
+    return layer.data if layer.ndim == 3 else layer.data[None]
