@@ -148,9 +148,12 @@ def test_every_stop_says_why(before, mask, score, sentence):
 def test_a_stop_for_want_of_quality_names_the_weakest_evidence():
     dull = np.full((40, 40), 0.5, np.float32)
     stack = Stack([disc(8)] * 3, images=[picture(disc(8)), picture(disc(8)), dull])
-    *_, last = carried(stack, [0], spacing=(12.0, 1.0, 1.0), rules=StopRules(min_dice=0.9))
-    assert last.stopped
-    assert last.reason.endswith(": the brightness inside is no longer that of the object")
+    clear, faint = (p.score for p in carried(stack, [0], rules=StopRules(min_dice=0)))
+    *_, last = carried(stack, [0], rules=StopRules(min_dice=(clear + faint) / 2))
+    assert (last.where.index, last.stopped) == (2, True)
+    assert last.score == pytest.approx(1 - faint)
+    assert last.reason.startswith(f"the estimated Dice fell to {faint:.2f}: ")
+    assert any(words in last.reason for words in ("brightness inside", "surroundings", "edge is faint"))
 
 
 def test_a_leak_into_something_darker_is_cut_off_at_the_edge():

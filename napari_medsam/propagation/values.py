@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from napari_medsam.predictor import Prediction
     from napari_medsam.prompts import SliceIndex, SlicePrompts
+    from napari_medsam.propagation.quality import Evidence
 
 Mask = NDArray[np.bool_]
 
@@ -105,6 +106,8 @@ class SliceMask:
         True on the slice after the object's last, which is not to be written.
     doubt
         What lowers the score most, in words; empty where nothing does.
+    evidence
+        What the score of a mask that was carried rests on.
     """
 
     where: SliceIndex
@@ -114,3 +117,4 @@ class SliceMask:
     reason: str
     stopped: bool = False
     doubt: str = ""
+    evidence: Evidence | None = None
