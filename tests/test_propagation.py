@@ -7,6 +7,7 @@ from napari_medsam.predictor import Prediction
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.propagation import (
     BOTH_SIDES,
+    BY_VOTE,
     CORRECTED,
     INTERPOLATED,
     PROMPT,
@@ -14,6 +15,7 @@ from napari_medsam.propagation import (
     SliceMask,
     StopRules,
     propagate,
+    vote,
 )
 
 EMPTY = np.zeros((40, 40), bool)
@@ -328,3 +330,37 @@ def test_any_axis_can_be_carried_along():
     start = SliceMask(SliceIndex(2, 0), 7, disc(8), 0.9, PROMPT)
     found = list(propagate(stack, [start], 0, 2, (1.0, 1.0, 3.0)))
     assert [p.where for p in found] == [SliceIndex(2, 1), SliceIndex(2, 2)]
+
+
+class Block:
+    """A bright ball in a volume, which can be asked about on any axis."""
+
+    supported_prompts = frozenset({"box"})
+
+    def __init__(self):
+        z, y, x = np.mgrid[:40, :40, :40]
+        self.ball = (z - 20) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 <= 9**2
+        self.stack = {}
+
+    def on(self, where):
+        masks = list(np.moveaxis(self.ball, where.axis, 0))
+        return self.stack.setdefault(where.axis, Stack(masks))
+
+    def image(self, where):
+        return self.on(where).image(where)
+
+    def predict_many(self, where, prompts, previous):
+        return self.on(where).predict_many(where, prompts, previous)
+
+
+def test_two_of_three_planes_take_back_what_one_of_them_made_up():
+    block = Block()
+    made_up = SliceMask(SliceIndex(0, 20), 7, block.ball[20] | disc(3, (4, 4)), 0.9, PROPAGATED)
+    start = SliceMask(SliceIndex(0, 19), 7, block.ball[19], 0.9, PROMPT)
+    rest = [p for p in propagate(block, [start], 0, 39, (1.0,) * 3) if p.where.index != 20]
+    parts = {p.where.index: p for p in vote(block, [start, made_up, *rest], (40,) * 3, (1.0,) * 3)}
+    assert np.array_equal(parts[20].mask, block.ball[20])
+    assert (parts[20].reason, parts[19].reason) == (BY_VOTE, PROMPT)
+    same = 2 * block.ball[20].sum() / (block.ball[20].sum() + made_up.mask.sum())
+    assert parts[20].score == pytest.approx((0.9 + same) / 2)
+    assert np.array_equal(parts[19].mask, block.ball[19])

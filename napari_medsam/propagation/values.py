@@ -26,6 +26,8 @@ BOTH_SIDES = "propagated from both sides"
 """Reason of a mask that was carried from the key slices on both sides of it."""
 INTERPOLATED = "interpolated"
 """Reason of a mask that was blended from its neighbours, because the model lost the object there."""
+BY_VOTE = "agreed on by two of three planes"
+"""Reason of a mask that was carried along all three axes."""
 CLEARED = "beyond the object's end"
 """Reason of the empty mask where an earlier run had carried the object further."""
 
@@ -100,7 +102,7 @@ class SliceMask:
         prompts, 1 for one that somebody made or accepted; where the object was found to have ended, how sure
         that is.
     reason
-        How the mask came about: `PROMPT`, `PROPAGATED`, `BOTH_SIDES`, `INTERPOLATED`, `CLEARED`,
+        How the mask came about: `PROMPT`, `PROPAGATED`, `BOTH_SIDES`, `INTERPOLATED`, `BY_VOTE`, `CLEARED`,
         ``"corrected"`` or ``"accepted"``; or, where `stopped`, the sentence why the object ends here.
     stopped
         True on the slice after the object's last, which is not to be written.
