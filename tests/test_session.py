@@ -271,7 +271,7 @@ def test_the_review_shows_every_slice_with_its_score_and_counts_what_wants_a_loo
     review = carried.review(1, 0)
     assert [report.where.index for report in review.slices] == list(range(9))
     assert review.slices[4].dice == pytest.approx(2 * 0.8 / 1.8)
-    weak = SliceMask(SliceIndex(0, 7), 1, HAND, 0.4, PROPAGATED, doubt="the edge is faint")
+    weak = SliceMask(SliceIndex(0, 7), 1, HAND, 0.01, PROPAGATED, doubt="the edge is faint")
     carried.write(weak)
     first = carried.review(1, 0).weakest()[0]
     assert (first.where.index, first.doubt) == (7, "the edge is faint")

@@ -51,17 +51,17 @@ class Evidence:
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
         "model": 0.6,
-        "likeness": 0.5,
-        "fading": -0.6,
-        "contrast": 0.2,
-        "agreement": 0.4,
+        "likeness": 0.9,
+        "fading": -0.4,
+        "contrast": 0.4,
+        "agreement": 0.6,
         "change": -0.3,
-        "far": -0.8,
-        "start": 2.5,
+        "far": -0.5,
+        "start": 1.5,
     }
 )
 """Of each observation, in logits of Dice."""
-BIAS = -2.0
+BIAS = -2.2
 TYPICAL = Evidence(0.5, 1.1, 0.0, 2.0, 0.85, 0.2, 0.5, 0.7)
 """Means over slices that turned out well: what is said to be wrong is what is furthest below these."""
 DOUBTS: Mapping[str, str] = MappingProxyType(
