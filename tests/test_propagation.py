@@ -296,17 +296,24 @@ def test_the_nearer_key_slice_counts_more():
     assert "differ" in found[4].doubt
 
 
+def test_two_close_key_slices_tell_the_shape_between_them_even_where_the_model_errs():
+    """After two corrections three slices apart, what lies between them needs no third."""
+    leaking = disc(7) | disc(6, (20, 29))
+    flat = [np.full((40, 40), 0.5, np.float32)] * 4
+    stack = Stack([disc(7), leaking, leaking, disc(7)], [0.3] * 4, flat)
+    starts = [stack.start(z, disc(7), score=1.0, reason=CORRECTED) for z in (0, 3)]
+    found = kept(carried(stack, starts, rules=StopRules(min_dice=0)))
+    alone = kept(carried(stack, starts[:1], rules=StopRules(min_dice=0)))
+    assert alone[1].mask[20, 29]
+    assert not any(found[z].mask[20, 29] for z in (1, 2))
+    assert all(found[z].score > alone[z].score for z in (1, 2))
+
+
 def test_a_gap_that_the_model_cannot_cross_is_blended():
     masks = [disc(6)] * 2 + [EMPTY] * 3 + [disc(6)] * 2
     stack = Stack(masks, images=[picture(mask) for mask in masks])
     found = kept(carried(stack, [0, 6]))
-    assert [found[z].reason for z in range(1, 6)] == [
-        PROPAGATED,
-        INTERPOLATED,
-        INTERPOLATED,
-        INTERPOLATED,
-        PROPAGATED,
-    ]
+    assert [found[z].reason for z in range(1, 6)] == [BOTH_SIDES, *[INTERPOLATED] * 3, BOTH_SIDES]
     assert all(np.array_equal(found[z].mask, disc(6)) for z in range(1, 6))
     assert max(found[z].score for z in (2, 3, 4)) < min(found[z].score for z in (1, 5))
 
