@@ -18,6 +18,7 @@ import json
 import resource
 import time
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,8 @@ from propagation_rules import RULES, Stack, boxes_everywhere
 
 from napari_medsam.geometry import Geometry, Volume
 from napari_medsam.prompts import SliceIndex, SlicePrompts
-from napari_medsam.propagation import PROMPT, StopRules, carrier, propagate
-from napari_medsam.propagation.quality import Evidence
+from napari_medsam.propagation import PROMPT, StopRules, propagate
+from napari_medsam.propagation.quality import WEIGHTS
 from napari_medsam.session import CORRECTED, Session
 from napari_medsam.windowing import Window
 
@@ -171,26 +172,22 @@ def fit(options: argparse.Namespace) -> None:
     """Fit the estimate of Dice on objects that are carried on past their ends; print code for it."""
     from scipy.optimize import minimize
 
-    seen: list[Evidence] = []
-    judge = carrier.estimated_dice
-    carrier.estimated_dice = lambda evidence: seen.append(evidence) or judge(evidence)
     rows, true = [], []
     for task in tasks(options):
         session = task.session()
         start = session.segment(SliceIndex(0, task.z), 1)
         shown = np.flatnonzero(task.truth.any((1, 2)))
         first, last = max(0, shown[0] - BEYOND), min(len(task.truth) - 1, shown[-1] + BEYOND)
-        seen.clear()
         spacing = session.volume.geometry.spacing
-        parts = [p for p in propagate(session, [start], first, last, spacing, NEVER) if not p.stopped]
-        # A stop by area is judged before any evidence is collected, any other one after it.
-        pairs = zip(parts, [e for e in seen if e is not None], strict=False)
-        for part, evidence in pairs:
-            rows.append([getattr(evidence, name) for name in Evidence.__dataclass_fields__])
-            true.append(dice(part.mask, task.truth[part.where.index]))
-        print(task.case.name, task.name, len(parts), flush=True)
+        for part in propagate(session, [start], int(first), int(last), spacing, NEVER):
+            if part.evidence is not None and not part.stopped:
+                rows.append(astuple(part.evidence))
+                true.append(dice(part.mask, task.truth[part.where.index]))
+        print(task.case.name, task.name, len(rows), flush=True)
+        if options.out:
+            np.savez(options.out, rows=rows, true=true)
     x, y = np.column_stack([np.ones(len(rows)), rows]), np.array(true)
-    signs = np.array([0, 1, 1, 1, 1, -1, -1, 1])
+    signs = np.array([0, *(np.sign(weight) for weight in WEIGHTS.values())])
 
     def loss(w: NDArray) -> float:
         return float(((1 / (1 + np.exp(-x @ w)) - y) ** 2).mean() + 1e-4 * (w[1:] ** 2).sum())
@@ -199,7 +196,7 @@ def fit(options: argparse.Namespace) -> None:
     w = minimize(loss, np.zeros(x.shape[1]), bounds=bounds).x
     good = y > 0.7
     print(f"{len(y)} slices, root mean square error {np.sqrt(loss(w)):.3f}")
-    print("BIAS", round(w[0], 2), dict(zip(Evidence.__dataclass_fields__, np.round(w[1:], 2), strict=True)))
+    print("BIAS", round(w[0], 2), dict(zip(WEIGHTS, np.round(w[1:], 2).tolist(), strict=True)))
     print("TYPICAL", np.round(x[good, 1:].mean(0), 2))
 
 
@@ -245,7 +242,7 @@ def main() -> None:
         command.add_argument("--labels-per-case", type=int, default=1000)
         command.add_argument("--methods", nargs="*")
         command.add_argument("--corrections", type=int, default=CORRECTIONS)
-        command.add_argument("--out", type=Path, default=Path("propagation.jsonl"))
+        command.add_argument("--out", type=Path, default="propagation.jsonl" if name == "run" else None)
     command = commands.add_parser("table")
     command.set_defaults(call=lambda options: report(options))
     command.add_argument("out", type=Path)

@@ -27,6 +27,7 @@ from napari_medsam.propagation import (
     SliceReport,
     StopRules,
     propagate,
+    vote,
 )
 from napari_medsam.windowing import Window, apply_window, default_window
 
@@ -256,6 +257,21 @@ class Session:
             if (report.label, report.where) not in shown and report.where not in known[report.label]:
                 nothing = np.zeros(report.where.take(self.labels).shape, bool)
                 yield SliceMask(report.where, report.label, nothing, 1.0, CLEARED)
+
+    def propagate_in_planes(
+        self,
+        axis: int,
+        label: int,
+        first: int | None = None,
+        last: int | None = None,
+        rules: StopRules | None = None,
+    ) -> Iterator[SliceMask]:
+        """Compute an object along all axes, and keep what at least two of them agree on; see `propagate`.
+
+        Key slices of `axis` are where it starts. Nothing is yielded before all axes are done.
+        """
+        parts = list(self.propagate(axis, label, first, last, rules))
+        yield from vote(self, parts, self.labels.shape, self.volume.geometry.spacing, rules)
 
     def redo(self, where: SliceIndex, label: int, rules: StopRules | None = None) -> Iterator[SliceMask]:
         """Compute again what hangs on one slice, after its mask or its prompts changed.

@@ -7,6 +7,7 @@ from napari_medsam.predictor import Prediction
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.propagation import (
     BOTH_SIDES,
+    BY_VOTE,
     CORRECTED,
     INTERPOLATED,
     PROMPT,
@@ -14,6 +15,7 @@ from napari_medsam.propagation import (
     SliceMask,
     StopRules,
     propagate,
+    vote,
 )
 
 EMPTY = np.zeros((40, 40), bool)
@@ -148,9 +150,12 @@ def test_every_stop_says_why(before, mask, score, sentence):
 def test_a_stop_for_want_of_quality_names_the_weakest_evidence():
     dull = np.full((40, 40), 0.5, np.float32)
     stack = Stack([disc(8)] * 3, images=[picture(disc(8)), picture(disc(8)), dull])
-    *_, last = carried(stack, [0], spacing=(12.0, 1.0, 1.0), rules=StopRules(min_dice=0.9))
-    assert last.stopped
-    assert last.reason.endswith(": the brightness inside is no longer that of the object")
+    clear, faint = (p.score for p in carried(stack, [0], rules=StopRules(min_dice=0)))
+    *_, last = carried(stack, [0], rules=StopRules(min_dice=(clear + faint) / 2))
+    assert (last.where.index, last.stopped) == (2, True)
+    assert last.score == pytest.approx(1 - faint)
+    assert last.reason.startswith(f"the estimated Dice fell to {faint:.2f}: ")
+    assert any(words in last.reason for words in ("brightness inside", "surroundings", "edge is faint"))
 
 
 def test_a_leak_into_something_darker_is_cut_off_at_the_edge():
@@ -291,17 +296,24 @@ def test_the_nearer_key_slice_counts_more():
     assert "differ" in found[4].doubt
 
 
+def test_two_close_key_slices_tell_the_shape_between_them_even_where_the_model_errs():
+    """After two corrections three slices apart, what lies between them needs no third."""
+    leaking = disc(7) | disc(6, (20, 29))
+    flat = [np.full((40, 40), 0.5, np.float32)] * 4
+    stack = Stack([disc(7), leaking, leaking, disc(7)], [0.3] * 4, flat)
+    starts = [stack.start(z, disc(7), score=1.0, reason=CORRECTED) for z in (0, 3)]
+    found = kept(carried(stack, starts, rules=StopRules(min_dice=0)))
+    alone = kept(carried(stack, starts[:1], rules=StopRules(min_dice=0)))
+    assert alone[1].mask[20, 29]
+    assert not any(found[z].mask[20, 29] for z in (1, 2))
+    assert all(found[z].score > alone[z].score for z in (1, 2))
+
+
 def test_a_gap_that_the_model_cannot_cross_is_blended():
     masks = [disc(6)] * 2 + [EMPTY] * 3 + [disc(6)] * 2
     stack = Stack(masks, images=[picture(mask) for mask in masks])
     found = kept(carried(stack, [0, 6]))
-    assert [found[z].reason for z in range(1, 6)] == [
-        PROPAGATED,
-        INTERPOLATED,
-        INTERPOLATED,
-        INTERPOLATED,
-        PROPAGATED,
-    ]
+    assert [found[z].reason for z in range(1, 6)] == [BOTH_SIDES, *[INTERPOLATED] * 3, BOTH_SIDES]
     assert all(np.array_equal(found[z].mask, disc(6)) for z in range(1, 6))
     assert max(found[z].score for z in (2, 3, 4)) < min(found[z].score for z in (1, 5))
 
@@ -325,3 +337,37 @@ def test_any_axis_can_be_carried_along():
     start = SliceMask(SliceIndex(2, 0), 7, disc(8), 0.9, PROMPT)
     found = list(propagate(stack, [start], 0, 2, (1.0, 1.0, 3.0)))
     assert [p.where for p in found] == [SliceIndex(2, 1), SliceIndex(2, 2)]
+
+
+class Block:
+    """A bright ball in a volume, which can be asked about on any axis."""
+
+    supported_prompts = frozenset({"box"})
+
+    def __init__(self):
+        z, y, x = np.mgrid[:40, :40, :40]
+        self.ball = (z - 20) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 <= 9**2
+        self.stack = {}
+
+    def on(self, where):
+        masks = list(np.moveaxis(self.ball, where.axis, 0))
+        return self.stack.setdefault(where.axis, Stack(masks))
+
+    def image(self, where):
+        return self.on(where).image(where)
+
+    def predict_many(self, where, prompts, previous):
+        return self.on(where).predict_many(where, prompts, previous)
+
+
+def test_two_of_three_planes_take_back_what_one_of_them_made_up():
+    block = Block()
+    made_up = SliceMask(SliceIndex(0, 20), 7, block.ball[20] | disc(3, (4, 4)), 0.9, PROPAGATED)
+    start = SliceMask(SliceIndex(0, 19), 7, block.ball[19], 0.9, PROMPT)
+    rest = [p for p in propagate(block, [start], 0, 39, (1.0,) * 3) if p.where.index != 20]
+    parts = {p.where.index: p for p in vote(block, [start, made_up, *rest], (40,) * 3, (1.0,) * 3)}
+    assert np.array_equal(parts[20].mask, block.ball[20])
+    assert (parts[20].reason, parts[19].reason) == (BY_VOTE, PROMPT)
+    same = 2 * block.ball[20].sum() / (block.ball[20].sum() + made_up.mask.sum())
+    assert parts[20].score == pytest.approx((0.9 + same) / 2)
+    assert np.array_equal(parts[19].mask, block.ball[19])

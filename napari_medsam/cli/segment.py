@@ -72,6 +72,7 @@ napari-medsam segment ct.nii.gz --box 40,120,80,210,170 -o liver.nii.gz --report
 """
 
 _PROMPTS = "What to segment"
+_NOT, _ALONG_ONE, _ALONG_ALL = "not", "along one axis", "along all axes"
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,15 @@ def segment(
             "is put beside it.",
         ),
     ] = None,
+    three_planes: Annotated[
+        bool,
+        typer.Option(
+            "--three-planes",
+            help="Carry each object along all three axes and keep what two of them agree on: slower, and for "
+            "voxels that are about as thick as wide.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = False,
     window: Window = "auto",
     model: Model = "default",
     device: Device = "auto",
@@ -211,7 +221,10 @@ def segment(
     chosen = parse_window(window, volume)
     predictor = load_predictor(model, device, precision, engine, no_cache=no_cache)
     session = Session(volume, predictor, window=chosen)
-    _run(session, objects, ranges, propagate=not no_propagate)
+    if three_planes and no_propagate:
+        raise ArgumentError("--three-planes carries objects, --no-propagate does not: give either of them.")
+    carry = _ALONG_ALL if three_planes else (_NOT if no_propagate else _ALONG_ONE)
+    _run(session, objects, ranges, carry)
     reviews = {thing.label: session.review(thing.label, _axis_of(thing)) for thing in objects}
     found = [_found(session, thing, reviews[thing.label]) for thing in objects]
     write_labels(session.labels, volume.geometry, output)
@@ -278,7 +291,7 @@ def _axis_of(thing: ObjectPrompts) -> int:
 
 
 def _run(
-    session: Session, objects: Sequence[ObjectPrompts], ranges: Sequence[tuple[int, int]], *, propagate: bool
+    session: Session, objects: Sequence[ObjectPrompts], ranges: Sequence[tuple[int, int]], carry: str
 ) -> None:
     """Segment every object and write it into the session's labels; those of one axis are carried together."""
     groups: dict[int, list[ObjectPrompts]] = {}
@@ -293,19 +306,22 @@ def _run(
             first, last = spans[axis]
             names = ", ".join(thing.name or f"label {thing.label}" for thing in group)
             task = bar.add_task(names, total=len(group) * (last - first + 1))
-            for part in _parts(session, axis, group, first, last, propagate):
+            for part in _parts(session, axis, group, first, last, carry):
                 session.write(part)
                 bar.advance(task)
             bar.update(task, total=bar.tasks[task].completed)
 
 
 def _parts(
-    session: Session, axis: int, group: Sequence[ObjectPrompts], first: int, last: int, propagate: bool
+    session: Session, axis: int, group: Sequence[ObjectPrompts], first: int, last: int, carry: str
 ) -> Iterator[SliceMask]:
-    if propagate:
+    if carry == _ALONG_ONE:
         yield from session.propagate(axis, [thing.label for thing in group], first, last)
         return
     for thing in group:
+        if carry == _ALONG_ALL:
+            yield from session.propagate_in_planes(axis, thing.label, first, last)
+            continue
         inside = [where for where in sorted(thing.slices) if first <= where.index <= last]
         if not inside:
             raise ArgumentError(

@@ -7,11 +7,13 @@ is one. What is known of an object on a slice is a `SliceMask`, and what a revie
 
 from napari_medsam.propagation.carrier import StopRules
 from napari_medsam.propagation.ledger import Ledger
+from napari_medsam.propagation.planes import vote
 from napari_medsam.propagation.review import Review, SliceReport
 from napari_medsam.propagation.sweeps import propagate
 from napari_medsam.propagation.values import (
     ACCEPTED,
     BOTH_SIDES,
+    BY_VOTE,
     CLEARED,
     CORRECTED,
     INTERPOLATED,
@@ -25,6 +27,7 @@ from napari_medsam.propagation.values import (
 __all__ = [
     "ACCEPTED",
     "BOTH_SIDES",
+    "BY_VOTE",
     "CLEARED",
     "CORRECTED",
     "INTERPOLATED",
@@ -38,4 +41,5 @@ __all__ = [
     "SliceSource",
     "StopRules",
     "propagate",
+    "vote",
 ]

@@ -112,7 +112,9 @@ class Track:
         self.radius_mm = sqrt(int(start.mask.sum()) * self.pixel_mm[0] * self.pixel_mm[1] / pi)
         self._reach = reach_px(rules.steepest, self.slice_mm, self.pixel_mm)
         self._mask, self._parts = start.mask, [start.mask]
-        self._appearance = Appearance(grey(source.image(start.where)), start.mask)
+        image = grey(source.image(start.where))
+        self._appearance = Appearance(image, start.mask)
+        self._likeness = float(self._appearance.likeness(image)[start.mask].mean())
         self._routes = self._chosen_routes(source.supported_prompts)
 
     def requests(self) -> list[Request]:
@@ -149,14 +151,18 @@ class Track:
         part = touching((votes > 0) & grown(before[region], self._reach), before[region])
         part = fill_holes(part, CRUMB_SHARE * int(part.sum()))
         mask = whole(region, part, before.shape)
-        reason, score, why = self._judged(where, before[region], part, likeness, model)
+        seen = self._evidence(where, before[region], part, likeness, model)
+        score = 0.0 if seen is None else estimated_dice(seen)
+        reason = self._reason_to_stop(int(before.sum()), int(part.sum()), seen, score)
         if reason:
             self.ended = True
-            return SliceMask(where, self.start.label, np.zeros_like(mask), score, reason, stopped=True)
+            nothing = np.zeros_like(mask)
+            return SliceMask(where, self.start.label, nothing, 1 - score, reason, stopped=True, evidence=seen)
         self._mask = mask
         if score >= LEARN_FROM:
             self._appearance.learn(image, mask)
-        return SliceMask(where, self.start.label, mask, score, PROPAGATED, doubt=why)
+        why = "" if seen is None else doubt(seen)
+        return SliceMask(where, self.start.label, mask, score, PROPAGATED, doubt=why, evidence=seen)
 
     def _chosen_routes(self, supported: frozenset[str]) -> dict[bool, float]:
         """Say how much a question without and one with the earlier mask count."""
@@ -188,35 +194,37 @@ class Track:
             areas.append(int(part.sum()))
         return np.asarray(best, np.float32), float(np.average(scores, weights=areas))
 
-    def _judged(
+    def _evidence(
         self, where: SliceIndex, before: Mask, mask: Mask, likeness: NDArray[np.float32], model: float
-    ) -> tuple[str, float, str]:
-        """Say why the object ends before this slice ("" when it goes on), the score, and what lowers it."""
-        rules, old, area = self.rules, int(before.sum()), int(mask.sum())
-        if area < max(1, rules.min_area_px):
-            return f"no more than {area} px of the object were found", 1.0, ""
+    ) -> Evidence | None:
+        """Collect what speaks for a mask; None when it is empty."""
+        if not mask.any():
+            return None
         inside, edge = contrast(likeness, mask)
-        seen = Evidence(
+        far_mm = abs(where.index - self.start.where.index) * self.slice_mm
+        return Evidence(
             model=model,
             likeness=inside,
+            fading=self._likeness - inside,
             contrast=edge,
             agreement=dice(before, mask),
-            change=min(abs(log(area / old)), 2.0),
-            far=min(abs(where.index - self.start.where.index) * self.slice_mm / self.radius_mm, 4.0),
+            change=min(abs(log(int(mask.sum()) / int(before.sum()))), 2.0),
+            far=min(far_mm / self.radius_mm, 4.0),
             start=self.start.score,
         )
-        score, why = estimated_dice(seen), doubt(seen)
-        if max(old, area) > rules.max_change * min(old, area):
-            return f"the area jumped from {old} to {area} px", 1 - score, why
+
+    def _reason_to_stop(self, before_px: int, area_px: int, seen: Evidence | None, score: float) -> str:
+        """Say why the object ends before this slice; "" when it goes on."""
+        rules = self.rules
+        if seen is None or area_px < rules.min_area_px:
+            return f"no more than {area_px} px of the object were found"
+        if max(before_px, area_px) > rules.max_change * min(before_px, area_px):
+            return f"the area jumped from {before_px} to {area_px} px"
         if seen.agreement < rules.min_agreement:
-            return (
-                f"the mask moved away: its Dice with the slice before is {seen.agreement:.2f}",
-                1 - score,
-                why,
-            )
+            return f"the mask moved away: its Dice with the slice before is {seen.agreement:.2f}"
         if score < rules.min_dice:
-            return f"the estimated Dice fell to {score:.2f}: {why}", 1 - score, why
-        return "", score, why
+            return f"the estimated Dice fell to {score:.2f}: {doubt(seen)}"
+        return ""
 
 
 def advance_all(source: SliceSource, where: SliceIndex, tracks: Sequence[Track]) -> list[SliceMask]:

@@ -24,6 +24,8 @@ class Evidence:
         The model's estimate of the mask's IoU, 0 to 1.
     likeness
         How much the pixels inside look like the object, -2 to 2: mean log ratio of `Appearance`.
+    fading
+        By how much less they do than those of the key slice, -4 to 4.
     contrast
         By how much less the pixels just outside do, 0 to 4.
     agreement
@@ -38,6 +40,7 @@ class Evidence:
 
     model: float
     likeness: float
+    fading: float
     contrast: float
     agreement: float
     change: float
@@ -47,23 +50,25 @@ class Evidence:
 
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
-        "model": 4.0,
-        "likeness": 1.0,
+        "model": 0.6,
+        "likeness": 0.9,
+        "fading": -0.4,
         "contrast": 0.4,
-        "agreement": 1.5,
-        "change": -0.6,
-        "far": -0.3,
-        "start": 1.0,
+        "agreement": 0.6,
+        "change": -0.3,
+        "far": -0.5,
+        "start": 1.5,
     }
 )
 """Of each observation, in logits of Dice."""
-BIAS = -4.4
-TYPICAL = Evidence(0.65, 0.8, 1.2, 0.9, 0.15, 0.8, 0.7)
+BIAS = -2.2
+TYPICAL = Evidence(0.5, 1.1, 0.0, 2.0, 0.85, 0.2, 0.5, 0.7)
 """Means over slices that turned out well: what is said to be wrong is what is furthest below these."""
 DOUBTS: Mapping[str, str] = MappingProxyType(
     {
         "model": "the model is unsure (its own estimate is {:.2f})",
-        "likeness": "the brightness inside is no longer that of the object",
+        "likeness": "the inside looks no different from the surroundings",
+        "fading": "the brightness inside is no longer that of the key slice",
         "contrast": "the edge is faint",
         "agreement": "the mask differs from that of the slice before (Dice {:.2f})",
         "change": "the area changed abruptly",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_medsam.propagation.values import (
     ACCEPTED,
     BOTH_SIDES,
+    BY_VOTE,
     CLEARED,
     CORRECTED,
     INTERPOLATED,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 LOOK_BELOW = 0.7
 """Estimated Dice below which a slice wants a look."""
 
-CARRIED = frozenset({PROPAGATED, BOTH_SIDES, INTERPOLATED, CLEARED})
+CARRIED = frozenset({PROPAGATED, BOTH_SIDES, INTERPOLATED, BY_VOTE, CLEARED})
 """Reasons of masks that nobody asked for on that very slice."""
 
 

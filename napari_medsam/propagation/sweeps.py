@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import exp, pi, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_medsam.postprocess import interpolate_slices
 from napari_medsam.prompts import SliceIndex
@@ -16,8 +16,14 @@ from napari_medsam.propagation.values import BOTH_SIDES, INTERPOLATED, Mask, Sli
 
 DIFFERENT = 0.8
 """Below this Dice, that the two sides differ is worth saying."""
-BLEND_SCORE = 0.5
-"""Score of a blended slice as a share of the neighbours': no model has seen the object there."""
+SHAPE_DICE, SHAPE_FADING = 0.97, 0.2
+"""Dice of the shape half way between two key slices, and how it falls with the gap in object radii.
+
+Measured with the references of real cases as key slices: 0.94 at a gap of a quarter of the radius, 0.83 at
+three quarters, 0.70 at one and a half, 0.54 at three.
+"""
+LOST_SHARE = 0.5
+"""Score of a slice on which the model lost the object, as a share of the neighbours'."""
 
 Keys = Mapping[int, Mapping[int, SliceMask]]
 
@@ -70,7 +76,7 @@ def propagate(
             yield from settle(found)
         elif found:
             waiting[index] = [_Kept.of(part) for part in found]
-    join = _Join(keys, waiting, spacing)
+    join = _Join(keys, waiting, starts[0].where.axis, spacing)
     for index, found in sweep.through(range(highest, first - 1, -1)):
         yield from settle(join.at(index, found))
 
@@ -116,14 +122,30 @@ class _Kept:
         return replace(self.part, mask=whole(self.region, self.part.mask, self.shape))
 
 
+@dataclass(frozen=True, eq=False)
+class _Gap:
+    """The shapes between two key slices, cut down to the object, and the Dice that such shapes have."""
+
+    sides: tuple[int, int]
+    region: Region
+    masks: Mask
+    worth: float
+
+
 class _Join:
     """What the sweep up has left waiting, and how it is joined with what the sweep down finds."""
 
-    def __init__(self, keys: Keys, waiting: Mapping[int, list[_Kept]], spacing: Sequence[float]) -> None:
-        self.keys, self.spacing = keys, spacing
+    def __init__(
+        self, keys: Keys, waiting: Mapping[int, list[_Kept]], axis: int, spacing: Sequence[float]
+    ) -> None:
+        self.keys = keys
+        self._slice_mm = float(spacing[axis])
+        y, x = (float(mm) for k, mm in enumerate(spacing) if k != axis)
+        self._pixel_mm = (y, x)
         self._below = {(kept.part.label, index): kept for index, found in waiting.items() for kept in found}
         self._above: dict[int, SliceMask] = {}
         self._blends: dict[tuple[int, int], SliceMask] = {}
+        self._gaps: dict[int, _Gap] = {}
 
     def at(self, index: int, found: Sequence[SliceMask]) -> list[SliceMask]:
         """Return each object's mask on a slice, given what the sweep down has found there."""
@@ -143,14 +165,12 @@ class _Join:
         self, label: int, index: int, below: SliceMask | None, above: SliceMask | None
     ) -> SliceMask | None:
         sides = self._sides(label, index)
-        alive = [part for part in (below, above) if part is not None and not part.stopped]
-        if sides is None or len(alive) == 1:
-            return alive[0] if alive else below or above
-        if not alive:
-            return self._blended(label, index, sides[0])
-        assert below is not None
-        assert above is not None
-        return self._fused(below, above, (index - sides[0]) / (sides[1] - sides[0]))
+        if sides is None:
+            return below or above
+        # The nearer a side is, the more it counts.
+        share = (index - sides[0]) / (sides[1] - sides[0])
+        alive = [(p, w) for p, w in ((below, 1 - share), (above, share)) if p is not None and not p.stopped]
+        return self._fused(alive, sides) if alive else self._blended(label, index, sides[0])
 
     def _sides(self, label: int, index: int) -> tuple[int, int] | None:
         """Return the key slices on both sides, when the object is on both."""
@@ -161,36 +181,48 @@ class _Join:
         shown = all(self.keys[label][k].mask.any() for k in (below, above))
         return (below, above) if shown else None
 
-    def _fused(self, below: SliceMask, above: SliceMask, share: float) -> SliceMask:
-        """Blend two masks by signed distance, `share` of the way from the lower key slice to the upper."""
-        axis = below.where.axis
-        pixel_mm = [float(s) for k, s in enumerate(self.spacing) if k != axis]
-        weights = below.score * (1 - share), above.score * share
-        region = around(below.mask | above.mask, (1, 1))
-        depths = [signed_distance_mm(part.mask[region], pixel_mm) for part in (below, above)]
-        blend: NDArray[np.bool_] = weights[0] * depths[0] + weights[1] * depths[1] > 0
-        same = dice(below.mask, above.mask)
-        mean = float(np.average([below.score, above.score], weights=weights))
-        weaker = below if below.score < above.score else above
-        doubt = (
-            weaker.doubt
-            if same >= DIFFERENT
-            else f"the masks carried from both sides differ (Dice {same:.2f})"
-        )
-        mask = whole(region, blend, below.mask.shape)
-        return SliceMask(below.where, below.label, mask, (mean + same) / 2, BOTH_SIDES, doubt=doubt)
+    def _fused(self, alive: Sequence[tuple[SliceMask, float]], sides: tuple[int, int]) -> SliceMask:
+        """Blend what was carried, each with its nearness, and the shape between the key slices."""
+        first = alive[0][0]
+        shape, worth = self._between(first.label, sides, first.where.index)
+        opinions = [(part.mask, part.score, near) for part, near in alive] + [(shape, worth, 0.5)]
+        union = np.logical_or.reduce([mask for mask, _, _ in opinions])
+        region = around(union, (1, 1))
+        # By the odds of being right: a good opinion outvotes two poor ones.
+        says = np.array([near * (score + 0.01) / (1.01 - score) for _, score, near in opinions])
+        says /= says.sum()
+        depths = np.stack([signed_distance_mm(mask[region], self._pixel_mm) for mask, _, _ in opinions])
+        blend = whole(region, np.tensordot(says, depths, 1) > 0, union.shape)
+        score = float(says @ [(score + dice(blend, mask)) / 2 for mask, score, _ in opinions])
+        same = dice(alive[0][0].mask, alive[-1][0].mask)
+        differ = f"the masks carried from both sides differ (Dice {same:.2f})"
+        weaker = min((part for part, _ in alive), key=lambda part: part.score)
+        doubt = weaker.doubt if same >= DIFFERENT else differ
+        return SliceMask(first.where, first.label, blend, score, BOTH_SIDES, doubt=doubt)
 
-    def _blended(self, label: int, index: int, lower: int) -> SliceMask | None:
+    def _between(self, label: int, sides: tuple[int, int], index: int) -> tuple[Mask, float]:
+        """Return the shape between two key slices, and the Dice that such shapes have on average."""
+        lower, upper = (self.keys[label][k] for k in sides)
+        gap = self._gaps.get(label)
+        if gap is None or gap.sides != sides:
+            region = around(lower.mask | upper.mask, (1, 1))
+            n = sides[1] - sides[0] - 1
+            masks = interpolate_slices(lower.mask[region], upper.mask[region], n, self._pixel_mm)
+            px = (int(lower.mask.sum()) + int(upper.mask.sum())) / 2
+            radii = (n + 1) * self._slice_mm / sqrt(px * self._pixel_mm[0] * self._pixel_mm[1] / pi)
+            worth = min(lower.score, upper.score) * SHAPE_DICE * exp(-SHAPE_FADING * radii)
+            gap = self._gaps[label] = _Gap(sides, region, masks, worth)
+        return whole(gap.region, gap.masks[index - sides[0] - 1], lower.mask.shape), gap.worth
+
+    def _blended(self, label: int, index: int, lower: int) -> SliceMask:
         """Fill a gap between what was found below and above it, down to key slice `lower`."""
         if (label, index) not in self._blends:
             above = self._above[label]
             end = next(k for k in range(index - 1, lower - 1, -1) if k == lower or self._is_found(label, k))
             below = self.keys[label].get(end) or self._below[label, end].restored()
             n = above.where.index - end - 1
-            axis = above.where.axis
-            pixel_mm = [float(s) for k, s in enumerate(self.spacing) if k != axis]
-            masks = interpolate_slices(below.mask, above.mask, n, (pixel_mm[0], pixel_mm[1]))
-            score = BLEND_SCORE * min(below.score, above.score)
+            masks = interpolate_slices(below.mask, above.mask, n, self._pixel_mm)
+            score = LOST_SHARE * min(below.score, above.score)
             for offset, mask in enumerate(masks, start=1):
                 self._blends[label, end + offset] = _blend(above, end + offset, mask, score)
         return self._blends.pop((label, index))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from napari_medsam.predictor import Prediction
     from napari_medsam.prompts import SliceIndex, SlicePrompts
+    from napari_medsam.propagation.quality import Evidence
 
 Mask = NDArray[np.bool_]
 
@@ -22,9 +23,11 @@ PROMPT = "prompt"
 PROPAGATED = "propagated"
 """Reason of a mask that was carried from one key slice."""
 BOTH_SIDES = "propagated from both sides"
-"""Reason of a mask that was carried from the key slices on both sides of it."""
+"""Reason of a mask between two key slices: carried from them, and blended with the shape between them."""
 INTERPOLATED = "interpolated"
 """Reason of a mask that was blended from its neighbours, because the model lost the object there."""
+BY_VOTE = "agreed on by two of three planes"
+"""Reason of a mask that was carried along all three axes."""
 CLEARED = "beyond the object's end"
 """Reason of the empty mask where an earlier run had carried the object further."""
 
@@ -101,12 +104,14 @@ class SliceMask:
         prompts, 1 for one that somebody made or accepted; where the object was found to have ended, how sure
         that is.
     reason
-        How the mask came about: `PROMPT`, `PROPAGATED`, `BOTH_SIDES`, `INTERPOLATED`, `CLEARED`,
+        How the mask came about: `PROMPT`, `PROPAGATED`, `BOTH_SIDES`, `INTERPOLATED`, `BY_VOTE`, `CLEARED`,
         ``"corrected"`` or ``"accepted"``; or, where `stopped`, the sentence why the object ends here.
     stopped
         True on the slice after the object's last, which is not to be written.
     doubt
         What lowers the score most, in words; empty where nothing does.
+    evidence
+        What the score of a mask that was carried rests on.
     """
 
     where: SliceIndex
@@ -116,3 +121,4 @@ class SliceMask:
     reason: str
     stopped: bool = False
     doubt: str = ""
+    evidence: Evidence | None = None
