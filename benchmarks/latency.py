@@ -26,7 +26,7 @@ from napari_medsam.propagation import StopRules
 from napari_medsam.session import Session
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-NEVER = StopRules(min_score=-1, far_score=0, max_change=1e9, min_overlap=-1, max_shift=1e9, min_area_px=0)
+NEVER = StopRules(min_dice=0, max_change=1e9, min_agreement=0, min_area_px=1)
 
 
 def session_of(model: str, depth: int) -> tuple[Session, SlicePrompts]:

@@ -24,6 +24,11 @@ def vit_patches(self: image_encoder.PatchEmbed, image: Tensor) -> Tensor:
     return F.conv2d(image, self.proj.weight, self.proj.bias, stride=self.patch_size).permute(0, 2, 3, 1)
 
 
+def vit_perceptron(self: image_encoder.Mlp, x: Tensor) -> Tensor:
+    """All tokens at once."""
+    return self.lin2(self.activation(self.lin1(x)))
+
+
 def vit_attention(self: image_encoder.Attention, x: Tensor) -> Tensor:
     """Windows padded before the projections, full score matrices."""
     height, width, dim = x.shape[1:]
@@ -65,6 +70,7 @@ def reference_encoders() -> Iterator[None]:
     with (
         patch.object(image_encoder.PatchEmbed, "forward", vit_patches),
         patch.object(image_encoder.Attention, "forward", vit_attention),
+        patch.object(image_encoder.Mlp, "forward", vit_perceptron),
         patch.object(tiny_vit.ConvNorm, "forward", conv_norm),
         patch.object(tiny_vit.Attention, "forward", tiny_attention),
     ):

@@ -23,15 +23,20 @@ from statistics import median
 
 import numpy as np
 import torch
+from load_checkpoint import peak_mb
 from reference_schedule import reference_decode, reference_encoders
 from torch import Tensor
 
+from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models import sam
 from napari_medsam.models.openvino_engine import has_openvino, openvino_encoder
 from napari_medsam.models.precision import has_bfloat16
 from napari_medsam.models.sam import Sam, build_sam
+from napari_medsam.predictor import SlicePredictor
+from napari_medsam.prompts import SlicePrompts
 
 Work = Callable[[], object]
+CLEAR_REFS = Path("/proc/self/clear_refs")
 VIT_B_FLOP = 972e9
 """Image encoder of ViT-B at 1,024 x 1,024, as computed in issue 3."""
 
@@ -207,14 +212,13 @@ def encoder(report: Report, variant: str, rates: dict[str, float], quick: bool) 
         with tempfile.TemporaryDirectory() as folder:
             engine = openvino_encoder(model.image_encoder, variant, torch.float32, print, Path(folder))
         works["OpenVINO float32"] = lambda: engine(x)
+    peak_memory(report, group, works)
     times = race(report, group, works, repeats)
     if variant == "vit_b":
         for name, dtype in (("ours float32", "torch.float32"), ("ours bfloat16", "torch.bfloat16")):
             if name in times:
                 report.add(group, f"{name} / floor", times[name] * rates[dtype] / VIT_B_FLOP, "x")
     precision(report, model, low, x)
-    if device == "cuda":
-        peak_memory(report, group, works)
 
 
 def precision(report: Report, model: Sam, low: Sam | None, x: Tensor) -> None:
@@ -240,13 +244,46 @@ def precision(report: Report, model: Sam, low: Sam | None, x: Tensor) -> None:
 
 
 def peak_memory(report: Report, group: str, works: dict[str, Work]) -> None:
-    """Peak above what is held already, CUDA only: on the CPU see the process's own peak."""
-    for name, work in works.items():
-        torch.cuda.synchronize()
-        held = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        work()
-        report.add(group, f"peak memory, {name}", (torch.cuda.max_memory_allocated() - held) / 2**20, "MiB")
+    """Peak above what is held already; on the CPU on Linux only, least first, for a heap never shrinks."""
+    for name, work in reversed(works.items()):
+        if report.device == "cuda":
+            torch.cuda.synchronize()
+            held = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            work()
+            grown = (torch.cuda.max_memory_allocated() - held) / 1e6
+        elif CLEAR_REFS.exists():
+            CLEAR_REFS.write_text("5")
+            held = peak_mb()
+            work()
+            grown = peak_mb() - held
+        else:
+            return
+        report.add(group, f"peak memory above the weights, {name}", grown, "MB")
+
+
+def cached(report: Report, quick: bool) -> None:
+    """From a slice whose embedding lies on the disk to its mask, beside the decode alone."""
+    model = make("vit_b", report.device)
+    slices = np.random.default_rng(0).random((2, 512, 512), np.float32)
+    box = SlicePrompts((100.0, 120.0, 300.0, 340.0))
+    with tempfile.TemporaryDirectory() as folder:
+        predictor = SlicePredictor(
+            model, report.device, EmbeddingCache(Path(folder), memory_bytes=0), precision="float32"
+        )
+        turn = iter(range(10**6))
+
+        def from_disk() -> object:
+            predictor.set_slice(slices[next(turn) % 2])
+            return predictor.predict(box)
+
+        for _ in slices:
+            from_disk()
+        works: dict[str, Work] = {"decode alone": lambda: predictor.predict(box), "from the disk": from_disk}
+        times = race(report, "embedding on the disk", works, 5 if quick else 20)
+    report.add(
+        "embedding on the disk", "from the disk / decode", times["from the disk"] / times["decode alone"], "x"
+    )
 
 
 def decoder(report: Report, quick: bool) -> None:
@@ -269,31 +306,28 @@ def decoder(report: Report, quick: bool) -> None:
         race(report, f"decoder, {count} boxes", works, repeats)
 
 
+PARTS = {"decoder": decoder, "cached": cached}
+
+
 def main() -> None:
     """Run everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"))
-    parser.add_argument("--only", nargs="+", choices=(*sam.VARIANTS, "decoder"), help="parts to run")
+    parser.add_argument("--only", nargs="+", choices=(*sam.VARIANTS, *PARTS), help="parts to run")
     arguments = parser.parse_args()
     # The publishers' float32 is float32: no shortened products in the yardstick, nor in the comparison.
     torch.backends.cudnn.allow_tf32 = False
     report = Report(arguments.device, arguments.out)
     with torch.inference_mode():
         rates = ceiling(report, arguments.quick)
-        parts = arguments.only or ["decoder", "vit_b", "vit_t", "lite_medsam"]
+        parts = arguments.only or ["decoder", "vit_b", "vit_t", "lite_medsam", "cached"]
         for part in parts:
-            if part == "decoder":
-                decoder(report, arguments.quick)
+            if part in PARTS:
+                PARTS[part](report, arguments.quick)
             else:
                 encoder(report, part, rates, arguments.quick)
-    if arguments.device == "cpu":
-        import resource
-
-        report.add(
-            "process", "peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "GiB"
-        )
 
 
 if __name__ == "__main__":

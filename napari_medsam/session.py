@@ -7,53 +7,37 @@ load torch: a window may show a session before the model is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_medsam.prompts import ObjectPrompts, PromptError, SliceIndex, SlicePrompts
+from napari_medsam.propagation import (
+    ACCEPTED,
+    CLEARED,
+    CORRECTED,
+    PROMPT,
+    Ledger,
+    Predictor,
+    Review,
+    SliceMask,
+    SliceReport,
+    StopRules,
+    propagate,
+)
 from napari_medsam.windowing import Window, apply_window, default_window
 
 if TYPE_CHECKING:
     from napari_medsam.predictor import Prediction
-    from napari_medsam.propagation import SliceMask, StopRules
     from napari_medsam.volume import Volume
 
-CORRECTED, ACCEPTED = "corrected", "accepted"
-"""Why a slice is a key slice: somebody changed the mask by hand, or said that it is right."""
-
+__all__ = ["ACCEPTED", "CORRECTED", "Predictor", "Session"]
 
 SAME_MASK_IOU = 0.9
 """Candidates that overlap more than this are one answer to a person."""
-
-
-class Predictor(Protocol):
-    """What a session asks: a `SlicePredictor`, or what stands in for one."""
-
-    @property
-    def key(self) -> Hashable | None:
-        """Name of the slice that is set."""
-        ...
-
-    def set_slice(self, image: NDArray, key: Hashable | None = None) -> None:
-        """Set the slice that `predict` is about."""
-        ...
-
-    def predict(
-        self, prompts: SlicePrompts, mask_input: NDArray | None = None, multimask_output: bool = False
-    ) -> Prediction:
-        """Segment what the prompts point at."""
-        ...
-
-    def encode_ahead(
-        self, images: Iterable[NDArray], goes_on: Callable[[], bool] = lambda: True
-    ) -> Iterator[int]:
-        """Prepare slices that will be wanted soon, yielding how many are done."""
-        ...
 
 
 class Session:
@@ -74,9 +58,8 @@ class Session:
     ----------
     objects : dict of int to ObjectPrompts
         By label, in the order in which they were made.
-    key_slices : dict of int to dict
-        For each label, which of its slices are `CORRECTED` or `ACCEPTED`. What is carried from slice to slice
-        never changes the object there.
+    ledger : Ledger
+        What is known of every object's slices: key slices, and reports on the others.
     protect_others : bool
         Whether writing an object leaves the pixels of other objects alone. When not, it takes them, but never
         on their key slices.
@@ -106,8 +89,16 @@ class Session:
         self.window = window or default_window(volume)
         self.labels = np.zeros(shape, np.uint16) if labels is None else labels
         self.objects: dict[int, ObjectPrompts] = {}
-        self.key_slices: dict[int, dict[SliceIndex, str]] = {}
+        self.ledger = Ledger()
         self.protect_others = True
+
+    @property
+    def key_slices(self) -> dict[int, dict[SliceIndex, str]]:
+        """For each label, which of its slices are `CORRECTED` or `ACCEPTED`.
+
+        What is carried from slice to slice never changes the object there.
+        """
+        return self.ledger.key_slices
 
     def add_object(self, name: str = "") -> int:
         """Make room for one more object and return its label, one more than the largest there is.
@@ -153,15 +144,11 @@ class Session:
                 plane[found] = into
                 kept.setdefault(SliceIndex(0, index), CORRECTED)
         self.objects.pop(label, None)
-        self.key_slices.pop(label, None)
+        self.ledger.forget(label)
 
     def mark(self, label: int, where: SliceIndex, kind: str | None) -> None:
         """Make a slice a key slice of an object, `CORRECTED` or `ACCEPTED`, or none any more (None)."""
-        marks = self.key_slices.setdefault(label, {})
-        if kind is None:
-            marks.pop(where, None)
-        else:
-            marks[where] = kind
+        self.ledger.mark(label, where, kind)
 
     def add_prompts(self, label: int, where: SliceIndex, prompts: SlicePrompts, name: str = "") -> None:
         """Set the prompts of one object on one slice; empty prompts take them away.
@@ -173,6 +160,8 @@ class Session:
         """
         where.checked(self.volume.geometry.shape)
         known = self.objects.get(label, ObjectPrompts(label, name))
+        if known.slices.get(where) != prompts:
+            self.ledger.reports.get(label, {}).pop(where, None)
         slices = {k: v for k, v in known.slices.items() if k != where}
         if not prompts.is_empty:
             slices[where] = prompts
@@ -186,13 +175,11 @@ class Session:
         PromptError
             When there are none, or they do not say where the object is.
         """
-        from napari_medsam.propagation import SliceMask
-
         known = self.objects.get(label)
         if known is None or where not in known.slices:
             raise PromptError(f"Object {label} has no prompts on slice {where.index} of axis {where.axis}.")
         found = self.predict(where, known.slices[where], None)
-        return SliceMask(where, label, found.masks[0], float(found.scores[0]), "prompt")
+        return SliceMask(where, label, found.masks[0], float(found.scores[0]), PROMPT)
 
     def candidates(self, where: SliceIndex, label: int) -> tuple[SliceMask, ...]:
         """Compute what an object's prompts on a slice may mean, the likeliest first; nothing is written.
@@ -207,35 +194,35 @@ class Session:
         PromptError
             When there are no prompts, or they do not say where the object is.
         """
-        from napari_medsam.propagation import SliceMask
-
         first = self.segment(where, label)
         found = self.predictor.predict(self.objects[label].slices[where], None, multimask_output=True)
         kept = [first]
         for mask, score in zip(found.masks, found.scores, strict=True):
             if mask.any() and all(_iou(mask, other.mask) <= SAME_MASK_IOU for other in kept):
-                kept.append(SliceMask(where, label, mask, float(score), "prompt"))
+                kept.append(SliceMask(where, label, mask, float(score), PROMPT))
         return tuple(kept)
 
     def propagate(
         self,
         axis: int,
-        label: int,
+        label: int | Iterable[int],
         first: int | None = None,
         last: int | None = None,
         rules: StopRules | None = None,
     ) -> Iterator[SliceMask]:
-        """Compute one object on all slices along an axis, from every slice that has prompts for it.
+        """Compute objects on all slices along an axis, from every slice that is known of them.
 
-        Key slices are starts too, with the mask that they have. Between two starts the object is carried from
-        both, each to the middle.
+        Such key slices are those that have prompts, were corrected or accepted. They come first, with the
+        mask that they have; where prompts were not answered yet, with the model's answer. Between two of them
+        an object is carried from both sides.
 
         Parameters
         ----------
         axis
             Array axis, 0 to 2.
         label
-            The object.
+            The object, or several that are carried together: one pass of the model for each slice, and
+            pixels that several want go to one of them.
         first, last
             Slices to stay within, inclusive; all when None.
         rules
@@ -244,56 +231,83 @@ class Session:
         Yields
         ------
         SliceMask
-            One per slice in the order of work; nothing is written.
+            At most one per object and slice in the order of work; nothing is written. In the end come empty
+            masks for slices to which an earlier run had carried an object that now ends before them.
 
         Raises
         ------
         PromptError
-            When the object has neither prompts nor key slices on this axis within the range.
+            When an object has neither prompts nor key slices on this axis within the range.
         """
-        from napari_medsam.propagation import propagate
-
         first, last = self._range(axis, first, last)
-        known = self.objects.get(label)
-        marks = self.key_slices.get(label, {})
-        given = {*marks, *(known.slices if known else ())}
-        starts = sorted(w.index for w in given if w.axis == axis and first <= w.index <= last)
-        if not starts:
-            raise PromptError(
-                f"Object {label} has no prompts on slices {first} to {last} of axis {axis}: "
-                "nothing to carry on."
-            )
-        # Half way between two such slices, each side is carried from its own; no slice is computed twice.
-        middles = [(a + b) // 2 for a, b in pairwise(starts)]
-        for index, lowest, highest in zip(
-            starts, [first, *(m + 1 for m in middles)], [*middles, last], strict=True
-        ):
-            where = SliceIndex(axis, index)
-            start = self._as_it_is(where, label) if where in marks else self.segment(where, label)
-            yield start
-            yield from propagate(self, start, lowest, highest, self.volume.geometry.spacing, rules)
+        labels = [label] if isinstance(label, int) else list(label)
+        known = {each: self._starts(axis, each, first, last) for each in labels}
+        stale = [r for each in labels for r in self.ledger.carried(each, axis, first, last)]
+        starts, shown = [], set()
+        for each, slices in known.items():
+            for where in slices:
+                starts.append(self._start(where, each))
+                yield starts[-1]
+        for part in propagate(self, starts, first, last, self.volume.geometry.spacing, rules):
+            if not part.stopped:
+                shown.add((part.label, part.where))
+            yield part
+        for report in stale:
+            if (report.label, report.where) not in shown and report.where not in known[report.label]:
+                nothing = np.zeros(report.where.take(self.labels).shape, bool)
+                yield SliceMask(report.where, report.label, nothing, 1.0, CLEARED)
+
+    def redo(self, where: SliceIndex, label: int, rules: StopRules | None = None) -> Iterator[SliceMask]:
+        """Compute again what hangs on one slice, after its mask or its prompts changed.
+
+        That is the slices up to the neighbouring key slices on both sides, or to where the object ends.
+        Parameters, yields and errors are those of `propagate`.
+        """
+        keys = {index for each in self._given(where.axis, label) if (index := each.index) != where.index}
+        first = max((index for index in keys if index < where.index), default=None)
+        last = min((index for index in keys if index > where.index), default=None)
+        return self.propagate(where.axis, label, first, last, rules)
+
+    def note(self, part: SliceMask) -> None:
+        """Remember score and reason of a mask that was written, for `review`; `write` does so itself."""
+        self.ledger.note(part)
+
+    def review(self, label: int, axis: int) -> Review:
+        """Say what is known of an object's slices along an axis, and which of them want a look.
+
+        Slices whose voxels were taken back or deleted since are left out.
+        """
+        return self.ledger.review(label, axis, self.labels)
 
     def write(self, part: SliceMask) -> None:
-        """Put a mask into the label map; see `merged`."""
+        """Put a mask into the label map, see `merged`, and what is known of it into the reports."""
         part.where.take(self.labels)[...] = self.merged(part)
+        self.note(part)
 
     def merged(self, part: SliceMask) -> NDArray[np.uint16]:
         """Return the labels (H, W) of a slice as they will be once a mask is written.
 
         The object's old pixels on the slice go. Other objects are kept when they are protected, and so are
-        the object's own key slices.
+        the object's own key slices: what is carried changes no slice that was prompted, of whichever axis,
+        and the answer to prompts no other one.
         """
-        plane = part.where.take(self.labels).copy()
+        ledger, label, where = self.ledger, part.label, part.where
+        is_carried = SliceReport.of(part).is_carried
+        plane = where.take(self.labels).copy()
+        prompted = ledger.prompted(label) if is_carried or part.reason == PROMPT else []
+        if not is_carried:
+            prompted = [each for each in prompted if each != where]
+        free = ~ledger.key_pixels(label, where, plane.shape, prompted)
         if part.stopped:
             return plane
-        free = ~self._key_pixels(part.label, part.where)
-        plane[free & (plane == part.label)] = 0
+        plane[free & (plane == label)] = 0
         taken = plane != 0
         if not self.protect_others:
             taken = np.zeros_like(taken)
-            for other in self.key_slices.keys() - {part.label}:
-                taken |= self._key_pixels(other, part.where) & (plane == other)
-        plane[part.mask & free & ~taken] = part.label
+            for other in (self.objects.keys() | self.key_slices.keys()) - {label}:
+                known = ledger.prompted(other) if is_carried else ()
+                taken |= ledger.key_pixels(other, where, plane.shape, known) & (plane == other)
+        plane[part.mask & free & ~taken] = label
         return plane
 
     def image(self, where: SliceIndex) -> NDArray[np.float32]:
@@ -333,26 +347,53 @@ class Session:
         self, where: SliceIndex, prompts: SlicePrompts, previous: NDArray[np.bool_] | None
     ) -> Prediction:
         """Predict on a slice from prompts and, if there is one, the mask of a neighbouring slice."""
+        self._set_slice(where)
+        return self.predictor.predict(prompts, previous)
+
+    @property
+    def supported_prompts(self) -> frozenset[str]:
+        """Which of ``"box"``, ``"point"`` and ``"mask"`` the model was trained with."""
+        return self.predictor.supported_prompts
+
+    def predict_many(
+        self,
+        where: SliceIndex,
+        prompts: Sequence[SlicePrompts],
+        previous: Sequence[NDArray[np.bool_] | None],
+    ) -> list[Prediction]:
+        """Predict several objects on a slice in one pass; see `predict`."""
+        self._set_slice(where)
+        return self.predictor.predict_many(prompts, previous)
+
+    def _set_slice(self, where: SliceIndex) -> None:
         key = (self.volume, self.window, where)
         if key != self.predictor.key:
             self.predictor.set_slice(self.image(where), key)
-        return self.predictor.predict(prompts, previous)
 
-    def _as_it_is(self, where: SliceIndex, label: int) -> SliceMask:
-        from napari_medsam.propagation import SliceMask
+    def _given(self, axis: int, label: int) -> set[SliceIndex]:
+        """Slices of an axis with prompts or marks."""
+        known = self.objects.get(label)
+        given = {*self.key_slices.get(label, {}), *(known.slices if known else ())}
+        return {where for where in given if where.axis == axis}
 
-        return SliceMask(where, label, where.take(self.labels) == label, 1.0, self.key_slices[label][where])
-
-    def _key_pixels(self, label: int, where: SliceIndex) -> NDArray[np.bool_]:
-        """Say which pixels of a slice lie on an object's key slices, of whichever axis."""
-        found = np.zeros(where.take(self.labels).shape, bool)
-        for key in self.key_slices.get(label, ()):
-            if key == where:
-                found[...] = True
-            elif key.axis != where.axis:
-                side = key.axis - (key.axis > where.axis)
-                found[(slice(None),) * side + (key.index,)] = True
+    def _starts(self, axis: int, label: int, first: int, last: int) -> list[SliceIndex]:
+        found = sorted(where for where in self._given(axis, label) if first <= where.index <= last)
+        if not found:
+            raise PromptError(
+                f"Object {label} has no prompts on slices {first} to {last} of axis {axis}: "
+                "nothing to carry on."
+            )
         return found
+
+    def _start(self, where: SliceIndex, label: int) -> SliceMask:
+        """Return a key slice's mask as it is; the model's answer where prompts were not answered yet."""
+        kind, score = self.key_slices.get(label, {}).get(where), 1.0
+        if kind is None:
+            answer = self.ledger.answer(label, where)
+            if answer is None:
+                return self.segment(where, label)
+            kind, score = answer.reason, answer.score
+        return SliceMask(where, label, where.take(self.labels) == label, score, kind)
 
     def _range(self, axis: int, first: int | None, last: int | None) -> tuple[int, int]:
         end = self.volume.geometry.shape[SliceIndex(axis, 0).axis] - 1

@@ -29,13 +29,16 @@ class BrightModel:
     ) -> tuple[Tensor, Tensor]:
         image = embedding[0, 0]
         y, x = torch.meshgrid(*(torch.arange(size) for size in image.shape), indexing="ij")
-        allowed = torch.zeros_like(image, dtype=torch.bool)
-        if boxes is not None:
-            x0, y0, x1, y1 = boxes[0]
-            allowed |= (y >= y0) & (y <= y1) & (x >= x0) & (x <= x1)
-        if point_coords is not None and point_labels is not None:
-            for (px, py), label in zip(point_coords[0], point_labels[0], strict=True):
-                near = torch.maximum((y - py).abs(), (x - px).abs()) <= RADIUS_PX
-                allowed = allowed | near if label == 1 else allowed & ~near
-        logits = torch.where(allowed & (image > 0.5), 5.0, -5.0)
-        return logits[None, None], torch.tensor([[0.75]])
+        count = next(len(t) for t in (boxes, point_coords, mask_input) if t is not None)
+        masks = []
+        for n in range(count):
+            allowed = torch.zeros_like(image, dtype=torch.bool)
+            if boxes is not None:
+                x0, y0, x1, y1 = boxes[n]
+                allowed |= (y >= y0) & (y <= y1) & (x >= x0) & (x <= x1)
+            if point_coords is not None and point_labels is not None:
+                for (px, py), label in zip(point_coords[n], point_labels[n], strict=True):
+                    near = torch.maximum((y - py).abs(), (x - px).abs()) <= RADIUS_PX
+                    allowed = allowed | near if label == 1 else allowed & ~near
+            masks.append(torch.where(allowed & (image > 0.5), 5.0, -5.0))
+        return torch.stack(masks)[:, None], torch.full((count, 1), 0.75)

@@ -6,8 +6,8 @@ import pytest
 from napari_medsam.geometry import Geometry, Volume
 from napari_medsam.predictor import Prediction
 from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
-from napari_medsam.propagation import SliceMask
-from napari_medsam.session import Session
+from napari_medsam.propagation import CLEARED, PROPAGATED, SliceMask, StopRules
+from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.windowing import Window
 
 SHAPE = (9, 24, 30)
@@ -16,7 +16,9 @@ BOX = SlicePrompts((4, 5, 15, 20))
 
 
 class BoxFiller:
-    """A predictor whose mask is the prompt's box, or the earlier mask."""
+    """A predictor whose mask is the box that was drawn last, on whichever slice it is asked."""
+
+    supported_prompts = frozenset({"box"})
 
     def __init__(self):
         self.key, self.images, self.predicted = None, [], []
@@ -26,14 +28,15 @@ class BoxFiller:
         self.key, self.shape = key, image.shape[:2]
 
     def predict(self, prompts, mask_input=None, multimask_output=False):
+        self.drawn = [round(v) for v in prompts.box]
+        return self.predict_many([prompts])[0]
+
+    def predict_many(self, prompts, mask_inputs=None):
         self.predicted.append(self.key)
+        y0, x0, y1, x1 = self.drawn
         mask = np.zeros(self.shape, bool)
-        if mask_input is None:
-            y0, x0, y1, x1 = (round(v) for v in prompts.box)
-            mask[y0 : y1 + 1, x0 : x1 + 1] = True
-        else:
-            mask = mask_input
-        return Prediction(mask[None], np.float32([0.8]), np.where(mask, 1.0, -1.0)[None])
+        mask[y0 : y1 + 1, x0 : x1 + 1] = True
+        return [Prediction(mask[None], np.float32([0.8]), np.where(mask, 9.0, -9.0)[None])] * len(prompts)
 
 
 @pytest.fixture
@@ -89,8 +92,7 @@ def test_two_prompted_slices_share_the_slices_between_them(session):
         session.add_prompts(1, SliceIndex(0, index), BOX)
     done = [p.where.index for p in session.propagate(0, 1)]
     assert sorted(done) == list(range(9))
-    assert done[0] == 1
-    assert done.index(3) < done.index(6) < done.index(4)
+    assert done[:2] == [1, 6]
     assert done.count(1) == done.count(6) == 1
 
 
@@ -163,3 +165,118 @@ def test_slices_are_encoded_ahead_from_the_one_looked_at_outwards_and_only_when_
     np.testing.assert_array_equal(seen[1], session.image(SliceIndex(0, 7)))
     with pytest.raises(PromptError, match="no slice 9 along axis 0"):
         next(session.encode_ahead(SliceIndex(0, 9)))
+
+
+# --- key slices, redo and review ---------------------------------------------------------------------------
+
+HAND = np.zeros(SHAPE[1:], bool)
+HAND[6:12, 8:16] = True
+
+
+def carry(session, label=1, axis=0, **how):
+    for part in session.propagate(axis, label, **how):
+        session.write(part)
+
+
+def correct(session, index, mask=HAND, label=1, kind=CORRECTED):
+    """Paint on a slice, as a brush does, and mark it."""
+    session.labels[index][session.labels[index] == label] = 0
+    session.labels[index][mask] = label
+    session.mark(label, SliceIndex(0, index), kind)
+
+
+@pytest.fixture
+def carried(session):
+    session.add_prompts(1, SliceIndex(0, 4), BOX)
+    carry(session)
+    return session
+
+
+@pytest.mark.parametrize("kind", [CORRECTED, ACCEPTED])
+def test_a_slice_done_by_hand_is_not_written_on(carried, kind):
+    correct(carried, 6, kind=kind)
+    carry(carried)
+    assert np.array_equal(carried.labels[6] == 1, HAND)
+
+
+def test_a_prompted_slice_keeps_its_mask_while_others_are_carried(carried):
+    """Another reading of a point, once chosen, would be lost if the prompts were answered anew."""
+    chosen = SliceMask(SliceIndex(0, 4), 1, HAND, 0.6, "prompt")
+    carried.write(chosen)
+    carry(carried)
+    assert np.array_equal(carried.labels[4] == 1, HAND)
+    carried.write(SliceMask(SliceIndex(1, 8), 1, np.ones((9, 30), bool), 0.9, PROPAGATED))
+    assert np.array_equal(carried.labels[4] == 1, HAND)
+    assert (carried.labels[3, 8] == 1).all()
+
+
+def test_changed_prompts_are_answered_anew(carried):
+    carried.add_prompts(1, SliceIndex(0, 4), SlicePrompts((4, 5, 15, 18)))
+    carry(carried)
+    assert (carried.labels[4, 4:16, 5:19] == 1).all()
+    assert not carried.labels[4, :, 19:].any()
+
+
+def test_redo_reaches_to_the_neighbouring_key_slices_and_no_further(carried):
+    for index in (1, 7):
+        correct(carried, index, box_mask())
+    before = carried.labels.copy()
+    correct(carried, 2)
+    redone = list(carried.redo(SliceIndex(0, 2), 1))
+    assert sorted(part.where.index for part in redone) == [1, 2, 3, 4]
+    for part in redone:
+        carried.write(part)
+    assert np.array_equal(carried.labels[2] == 1, HAND)
+    assert np.array_equal(carried.labels[[0, 1, 4, 5, 6, 7, 8]], before[[0, 1, 4, 5, 6, 7, 8]])
+
+
+def test_redo_without_neighbours_goes_to_both_ends(carried):
+    assert sorted(part.where.index for part in carried.redo(SliceIndex(0, 4), 1)) == list(range(9))
+
+
+def test_an_object_that_ends_earlier_now_leaves_nothing_behind(carried):
+    """The user erases the object on slice 6: slices 7 and 8 of the run before must not stay."""
+    correct(carried, 6, np.zeros(SHAPE[1:], bool))
+    parts = list(carried.redo(SliceIndex(0, 6), 1))
+    assert sorted(part.where.index for part in parts if part.reason == CLEARED) == [7, 8]
+    for part in parts:
+        carried.write(part)
+    assert (carried.labels == 1).any((1, 2)).tolist() == [True] * 6 + [False] * 3
+    assert [report.where.index for report in carried.review(1, 0).shown] == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_was_there_before_the_session_is_not_cleared(session):
+    session.labels[8, 0, 0] = 1
+    session.add_prompts(1, SliceIndex(0, 4), BOX)
+    carry(session, first=3, last=5)
+    carry(session, rules=StopRules(min_dice=1.0))
+    assert session.labels[8, 0, 0] == 1
+    assert (session.labels == 1).any((1, 2)).tolist() == [False] * 4 + [True] + [False] * 3 + [True]
+
+
+def test_several_objects_are_carried_with_one_pass_a_slice(session):
+    for label, box in ((1, BOX), (2, SlicePrompts((4, 5, 15, 20)))):
+        session.add_prompts(label, SliceIndex(0, 4), box)
+    session.predictor.predicted.clear()
+    parts = list(session.propagate(0, (1, 2)))
+    assert len(session.predictor.predicted) == 2 + 8
+    assert sorted((part.label, part.where.index) for part in parts) == [
+        (label, index) for label in (1, 2) for index in range(9)
+    ]
+
+
+def test_the_review_shows_every_slice_with_its_score_and_counts_what_wants_a_look(carried):
+    review = carried.review(1, 0)
+    assert [report.where.index for report in review.slices] == list(range(9))
+    assert review.slices[4].dice == pytest.approx(2 * 0.8 / 1.8)
+    weak = SliceMask(SliceIndex(0, 7), 1, HAND, 0.4, PROPAGATED, doubt="the edge is faint")
+    carried.write(weak)
+    first = carried.review(1, 0).weakest()[0]
+    assert (first.where.index, first.doubt) == (7, "the edge is faint")
+    correct(carried, 7)
+    assert SliceIndex(0, 7) not in [report.where for report in carried.review(1, 0).weakest()]
+
+
+def test_a_slice_that_was_emptied_since_is_not_in_the_review(carried):
+    carried.labels[2] = 0
+    assert SliceIndex(0, 2) not in [report.where for report in carried.review(1, 0).slices]

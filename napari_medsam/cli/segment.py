@@ -17,10 +17,11 @@ from napari_medsam.cli.arguments import ArgumentError, build_objects, label_text
 from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
 from napari_medsam.cli.image_options import Image, Series, TimePoint, check_output
 from napari_medsam.cli.model_options import Device, Engine, Model, NoCache, Precision, Window, load_predictor
+from napari_medsam.cli.review_report import check_report, ends, write_report
 
 if TYPE_CHECKING:
     from napari_medsam.prompts import ObjectPrompts
-    from napari_medsam.propagation import SliceMask
+    from napari_medsam.propagation import Review, SliceMask
     from napari_medsam.session import Session
     from napari_medsam.volume import Geometry
 
@@ -62,6 +63,12 @@ A DICOM folder, a box on a sagittal slice, slices 20 to 60, a lung window:
 napari-medsam segment dicom/ -o nodule.nii.gz --axis sagittal \\
     --box 41,10,60,30,90 --range 20:60 --window 1500/-600
 ```
+
+A table that says how sure every slice is, where the object ends and why, and its picture:
+
+```
+napari-medsam segment ct.nii.gz --box 40,120,80,210,170 -o liver.nii.gz --report liver.csv
+```
 """
 
 _PROMPTS = "What to segment"
@@ -79,10 +86,14 @@ class Found:
         Its size in the label map.
     slices : tuple of int or None
         First and last slice it is on, along the axis of its prompts; None when nothing was found.
-    weakest_slice : int
-        Slice with the lowest score: the one to look at first.
-    weakest_score : float
-        The model's own estimate of the IoU there, 0 to 1.
+    weakest_slice : int or None
+        Slice with the lowest score: the one to look at first. None when nothing was found.
+    weakest_score : float or None
+        The estimated Dice there, 0 to 1.
+    look : str
+        How many slices want a look, in words.
+    ends : list of str
+        The slices before which the object was found to have ended, and why.
     """
 
     label: int
@@ -90,8 +101,10 @@ class Found:
     voxels: int
     volume_ml: float
     slices: tuple[int, int] | None
-    weakest_slice: int
-    weakest_score: float
+    weakest_slice: int | None
+    weakest_score: float | None
+    look: str
+    ends: list[str]
 
 
 @reported
@@ -160,6 +173,14 @@ def segment(
             rich_help_panel=_PROMPTS,
         ),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table of all slices with their scores and reasons, .csv or .json; a picture of it, .png, "
+            "is put beside it.",
+        ),
+    ] = None,
     window: Window = "auto",
     model: Model = "default",
     device: Device = "auto",
@@ -173,10 +194,12 @@ def segment(
 ) -> None:
     """Segment objects from boxes and points, and write a label map on the image's grid.
 
-    Where objects meet, voxels go to the lower label (with --prompts: to the first in the file). OUTPUT is
-    written in the end, as a whole, or not at all.
+    Where objects that are carried through the slices meet, voxels go to the one that is surer there, and an
+    object within another one keeps its own. Where their prompts meet, voxels go to the lower label (with
+    --prompts: to the first in the file). OUTPUT is written in the end, as a whole, or not at all.
     """
     check_output(output, image)
+    check_report(report)
     from napari_medsam.session import Session
     from napari_medsam.volume import read_volume, write_labels
     from napari_medsam.windowing import guess_modality, parse_window
@@ -188,8 +211,11 @@ def segment(
     chosen = parse_window(window, volume)
     predictor = load_predictor(model, device, precision, engine, no_cache=no_cache)
     session = Session(volume, predictor, window=chosen)
-    found = _run(session, objects, ranges, propagate=not no_propagate)
+    _run(session, objects, ranges, propagate=not no_propagate)
+    reviews = {thing.label: session.review(thing.label, _axis_of(thing)) for thing in objects}
+    found = [_found(session, thing, reviews[thing.label]) for thing in objects]
     write_labels(session.labels, volume.geometry, output)
+    picture = write_report(report, reviews, {each.label: each.name for each in found}) if report else None
     seconds = time.perf_counter() - started
 
     if as_json:
@@ -202,6 +228,7 @@ def segment(
                 "window": asdict(chosen),
                 "notes": volume.notes,
                 "labels": [asdict(each) for each in found],
+                "report": report and [str(report), str(picture)],
                 "seconds": round(seconds, 3),
             }
         )
@@ -209,6 +236,8 @@ def segment(
     for note in volume.notes:
         say(note)
     _print_table(found)
+    if report:
+        say(f"Wrote {report} and {picture}.")
     say(
         f"Wrote {output} in {seconds:.1f} s; {guess_modality(volume)} seen through the window "
         f"{chosen.name} ({chosen.lower:g} to {chosen.upper:g})."
@@ -250,43 +279,47 @@ def _axis_of(thing: ObjectPrompts) -> int:
 
 def _run(
     session: Session, objects: Sequence[ObjectPrompts], ranges: Sequence[tuple[int, int]], *, propagate: bool
-) -> list[Found]:
-    """Segment every object and write it into the session's labels."""
-    scores: dict[int, dict[int, float]] = {}
+) -> None:
+    """Segment every object and write it into the session's labels; those of one axis are carried together."""
+    groups: dict[int, list[ObjectPrompts]] = {}
+    spans = {}
+    for thing, span in zip(objects, ranges, strict=True):
+        for where, drawn in thing.slices.items():
+            session.add_prompts(thing.label, where, drawn, thing.name)
+        groups.setdefault(_axis_of(thing), []).append(thing)
+        spans[_axis_of(thing)] = span
     with progress_bar() as bar:
-        for thing, (first, last) in zip(objects, ranges, strict=True):
-            for where, drawn in thing.slices.items():
-                session.add_prompts(thing.label, where, drawn, thing.name)
-            task = bar.add_task(thing.name or f"label {thing.label}", total=last - first + 1)
-            for part in _parts(session, thing, first, last, propagate):
+        for axis, group in groups.items():
+            first, last = spans[axis]
+            names = ", ".join(thing.name or f"label {thing.label}" for thing in group)
+            task = bar.add_task(names, total=len(group) * (last - first + 1))
+            for part in _parts(session, axis, group, first, last, propagate):
                 session.write(part)
                 bar.advance(task)
-                if not part.stopped:
-                    scores.setdefault(thing.label, {})[part.where.index] = part.score
             bar.update(task, total=bar.tasks[task].completed)
-    return [_found(session, thing, scores[thing.label]) for thing in objects]
 
 
 def _parts(
-    session: Session, thing: ObjectPrompts, first: int, last: int, propagate: bool
+    session: Session, axis: int, group: Sequence[ObjectPrompts], first: int, last: int, propagate: bool
 ) -> Iterator[SliceMask]:
     if propagate:
-        yield from session.propagate(_axis_of(thing), thing.label, first, last)
+        yield from session.propagate(axis, [thing.label for thing in group], first, last)
         return
-    inside = [where for where in sorted(thing.slices) if first <= where.index <= last]
-    if not inside:
-        raise ArgumentError(
-            f"Label {thing.label} has no prompts on the slices of --range, {first} to {last}."
-        )
-    for where in inside:
-        yield session.segment(where, thing.label)
+    for thing in group:
+        inside = [where for where in sorted(thing.slices) if first <= where.index <= last]
+        if not inside:
+            raise ArgumentError(
+                f"Label {thing.label} has no prompts on the slices of --range, {first} to {last}."
+            )
+        for where in inside:
+            yield session.segment(where, thing.label)
 
 
-def _found(session: Session, thing: ObjectPrompts, scores: dict[int, float]) -> Found:
+def _found(session: Session, thing: ObjectPrompts, review: Review) -> Found:
     mask = session.labels == thing.label
     axis = _axis_of(thing)
     occupied = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
-    weakest = min(scores, key=lambda index: scores[index])
+    weakest = next(iter(review.weakest()), None)
     voxels = int(np.count_nonzero(mask))
     return Found(
         label=thing.label,
@@ -294,18 +327,27 @@ def _found(session: Session, thing: ObjectPrompts, scores: dict[int, float]) -> 
         voxels=voxels,
         volume_ml=voxels * session.volume.geometry.voxel_volume_ml,
         slices=(int(occupied[0]), int(occupied[-1])) if occupied.size else None,
-        weakest_slice=weakest,
-        weakest_score=scores[weakest],
+        weakest_slice=None if weakest is None else weakest.where.index,
+        weakest_score=None if weakest is None else weakest.dice,
+        look=review.summary(),
+        ends=ends([review]),
     )
 
 
 def _print_table(found: Sequence[Found]) -> None:
     table = Table("label", "slices")
-    for heading in ("voxels", "mL", "weakest slice", "its score"):
+    for heading in ("voxels", "mL", "weakest slice", "estimated Dice"):
         table.add_column(heading, justify="right")
     for each in found:
         name = label_text(each.label, {each.label: each.name})
         span = f"{each.slices[0]} to {each.slices[1]}" if each.slices else "nothing found"
         size = [str(each.voxels), f"{each.volume_ml:.2f}"]
-        table.add_row(name, span, *size, str(each.weakest_slice), f"{each.weakest_score:.2f}")
+        score = "" if each.weakest_score is None else f"{each.weakest_score:.2f}"
+        weakest = "" if each.weakest_slice is None else str(each.weakest_slice)
+        table.add_row(name, span, *size, weakest, score)
     Console().print(table)
+    for each in found:
+        name = label_text(each.label, {each.label: each.name})
+        say(f"{name}: {each.look}.")
+        for end in each.ends:
+            say(f"{name} ends before {end}.")

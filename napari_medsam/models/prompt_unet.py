@@ -160,14 +160,17 @@ class PromptUNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Masks of B prompts; see `PromptableModel.decode`. Logits have the size of the slice."""
         prompts = _Prompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
+        # All crops of a prompt in one pass: threads wait for each other less often.
         if boxes is not None:
             contexts = BOX_CANDIDATE_CONTEXTS if multimask_output else BOX_CONTEXTS
-            looks = [self._look(embedding, prompts, box_window(boxes, c)) for c in contexts]
+            windows = [box_window(boxes, context) for context in contexts]
+            looks = self._look(embedding, prompts.repeated(len(windows)), torch.cat(windows))
         elif mask_input is not None:
             return self._look(embedding, prompts, box_window(prompts.found_boxes(mask_input), MASK_CONTEXT))
         else:
-            looks = [self._zoomed(embedding, prompts, share) for share in POINT_WINDOW_SHARES]
-        logits, scores = (torch.cat(part, 1) for part in zip(*looks, strict=True))
+            windows = [prompts.point_windows(embedding.image, share) for share in POINT_WINDOW_SHARES]
+            looks = self._zoomed(embedding, prompts.repeated(len(windows)), torch.cat(windows))
+        logits, scores = (torch.cat(part.split(len(prompts.boxes)), 1) for part in looks)
         if multimask_output:
             return logits, scores
         if boxes is not None:
@@ -195,9 +198,11 @@ class PromptUNet(nn.Module):
         whole = paste(logits.contiguous(), windows, (image.shape[2], image.shape[3]))
         return whole, torch.sigmoid(iou_logits).view(2, b, 1).mean(0)
 
-    def _zoomed(self, embedding: SliceEmbedding, prompts: "_Prompts", share: float) -> tuple[Tensor, Tensor]:
-        """Look around the points in a window of a share of the slice, then again around what was found."""
-        first, score = self._look(embedding, prompts, prompts.point_windows(embedding.image, share))
+    def _zoomed(
+        self, embedding: SliceEmbedding, prompts: "_Prompts", windows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Look at the windows, then again around what was found in each."""
+        first, score = self._look(embedding, prompts, windows)
         found = prompts.with_mask(first)
         second, better = self._look(embedding, found, box_window(found.found_boxes(first), MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
@@ -235,6 +240,17 @@ class _Prompts:
         if boxes is None:
             boxes = torch.zeros((b, 4), device=device)
         return cls(boxes, some_box, point_coords, point_labels, mask_input)
+
+    def repeated(self, times: int) -> "_Prompts":
+        """Return all prompts, then all of them again, `times` times altogether."""
+        mask = None if self.mask is None else self.mask.repeat(times, 1, 1, 1)
+        return _Prompts(
+            self.boxes.repeat(times, 1),
+            self.has_box.repeat(times),
+            self.points.repeat(times, 1, 1),
+            self.labels.repeat(times, 1),
+            mask,
+        )
 
     def with_mask(self, logits: Tensor) -> "_Prompts":
         """Return the same prompts with an earlier mask."""

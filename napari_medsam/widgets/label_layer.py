@@ -96,6 +96,7 @@ class LabelLayer:
         self.session.labels = found
         self.session.objects.clear()
         self.session.key_slices.clear()
+        self.session.ledger.reports.clear()
         self.hidden.clear()
         self.census = Census(len(found), found)
         names = _names(layer)
@@ -169,6 +170,7 @@ class LabelLayer:
             self.notice()
         plane = part.where.take(self.session.labels)
         before, after = plane.copy(), self.session.merged(part)
+        self.session.note(part)
         rows, columns = np.nonzero(before != after)
         if not rows.size:
             return

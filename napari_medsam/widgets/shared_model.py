@@ -5,7 +5,7 @@ Loading torch and weights takes seconds in which nothing else has to wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SharedModel:
-    """Stands in for a `SlicePredictor`; fulfils `napari_medsam.session.Predictor`.
+    """Stands in for a `SlicePredictor`; fulfils `napari_medsam.propagation.Predictor`.
 
     Parameters
     ----------
@@ -64,6 +64,11 @@ class SharedModel:
         """Name of the slice that is set."""
         return self.predictor.key
 
+    @property
+    def supported_prompts(self) -> frozenset[str]:
+        """See `SlicePredictor.supported_prompts`."""
+        return self.predictor.supported_prompts
+
     def set_slice(self, image: NDArray, key: Hashable | None = None) -> None:
         """See `SlicePredictor.set_slice`."""
         self.predictor.set_slice(image, key)
@@ -73,6 +78,12 @@ class SharedModel:
     ) -> Prediction:
         """See `SlicePredictor.predict`."""
         return self.predictor.predict(prompts, mask_input, multimask_output)
+
+    def predict_many(
+        self, prompts: Sequence[SlicePrompts], mask_inputs: Sequence[NDArray | None] | None = None
+    ) -> list[Prediction]:
+        """See `SlicePredictor.predict_many`."""
+        return self.predictor.predict_many(prompts, mask_inputs)
 
     @property
     def encodes_ahead(self) -> bool:

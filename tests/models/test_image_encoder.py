@@ -5,14 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_medsam.models import attention
+from napari_medsam.models import attention, image_encoder
 from napari_medsam.models.attention import (
     decomposed_attention,
     merge_windows,
     offset_vectors,
     partition_windows,
 )
-from napari_medsam.models.image_encoder import Attention, Block, ImageEncoderViT
+from napari_medsam.models.image_encoder import Attention, Block, ImageEncoderViT, Mlp
 
 
 def literal_attention(qkv, heads, size, rel_pos_h, rel_pos_w):
@@ -56,6 +56,15 @@ def test_fine_tuning_reaches_the_relative_positions():
     rel_pos_h.requires_grad_()
     decomposed_attention(qkv, heads, size, rel_pos_h, rel_pos_w).square().sum().backward()
     assert rel_pos_h.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("hidden_in_memory", [1, 5 * 16, 10**6])
+def test_a_perceptron_in_parts_maps_every_token_as_if_at_once(monkeypatch, hidden_in_memory):
+    monkeypatch.setattr(image_encoder, "HIDDEN_IN_MEMORY", hidden_in_memory)
+    generator = torch.Generator().manual_seed(0)
+    mlp, tokens = Mlp(8, 16), torch.randn(2, 3, 4, 8, generator=generator)
+    hidden = torch.nn.functional.gelu(tokens @ mlp.lin1.weight.T + mlp.lin1.bias)
+    torch.testing.assert_close(mlp(tokens), hidden @ mlp.lin2.weight.T + mlp.lin2.bias)
 
 
 def test_offsets_run_from_query_to_key():

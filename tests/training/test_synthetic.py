@@ -132,12 +132,16 @@ def test_a_correction_goes_into_the_largest_error_and_says_what_is_there():
     assert bool(((points[1] > 72) & (points[1] < 88)).all())
 
 
-def test_a_ring_between_dark_and_bright_is_seen_and_a_patch_of_noise_is_not():
-    # A dropped ring is a heart whose wall the model never learns: its surroundings average to its own grey.
+def test_a_ring_is_seen_by_its_inner_edge_and_a_patch_of_noise_is_not():
+    # A dropped ring is a heart whose wall the model never learns; one that looks like a disc teaches to fill.
     axis = torch.arange(96) - 48
     radius = (axis[:, None] ** 2 + axis[None] ** 2).sqrt()
     ring = ((radius < 30) & (radius >= 20)).float()[None, None]
-    image = torch.where(radius < 20, 0.8, torch.where(radius < 30, 0.4, 0.0))[None, None]
-    noise = torch.rand((1, 1, 96, 96), generator=seeded())
-    assert float(visibility(image, ring)) == 3
-    assert float(visibility(noise, ring)) == pytest.approx(0.8, abs=0.1)
+    between_dark_and_bright = torch.where(radius < 20, 0.8, torch.where(radius < 30, 0.4, 0.0))
+    like_a_disc = torch.where(radius < 30, 0.4, 0.0)
+    noise = torch.rand((96, 96), generator=seeded())
+    images = torch.stack([between_dark_and_bright, like_a_disc, noise])[:, None]
+    seen, filled, nothing = visibility(images, ring.expand(3, -1, -1, -1)).tolist()
+    assert seen == pytest.approx(3)
+    assert filled == pytest.approx(0, abs=1e-3)
+    assert nothing == pytest.approx(0.25, abs=0.1)

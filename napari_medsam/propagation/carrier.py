@@ -1,0 +1,258 @@
+"""Take objects one slice further: a mask from several opinions and a score, or a reason to stop.
+
+Three things have a say in every pixel: the model's logits from the box of the mask before, how much the pixel
+looks like the object (`Appearance`), and how far it lies inside or outside of the mask before. A model that
+takes masks is asked a second time, with the mask before as a prompt, where slices are thin for the object's
+size: with such a prompt models tend to repeat the mask, which is right only where little changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, log, pi, sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_medsam.postprocess import fill_holes
+from napari_medsam.prompts import SliceIndex, SlicePrompts
+from napari_medsam.propagation.appearance import Appearance, contrast
+from napari_medsam.propagation.quality import Evidence, doubt, estimated_dice
+from napari_medsam.propagation.shapes import (
+    CRUMB_SHARE,
+    Region,
+    around,
+    carried_box,
+    dice,
+    grown,
+    parts,
+    reach_px,
+    signed_distance_mm,
+    touching,
+    whole,
+)
+from napari_medsam.propagation.values import PROPAGATED, Mask, SliceMask, SliceSource
+
+if TYPE_CHECKING:
+    from napari_medsam.predictor import Prediction
+
+MOST_LOGIT = 5.0
+"""A model's certainty beyond this adds nothing."""
+LIKENESS_WEIGHT = 2.5
+SHAPE_WEIGHT = 0.2
+MOST_SHAPE = 3.0
+REPEAT_SHARE = 0.15
+"""Share of the object's radius, between slices, at which repeating the mask has lost most of its worth."""
+LEAST_SAY = 0.2
+"""A question whose answer would count less than this is not asked."""
+LEARN_FROM = 0.6
+"""Estimated Dice from which on a slice is remembered."""
+RIM_PX = 4
+NESTED_SHARE = 0.7
+"""Share of the smaller of two objects, within the larger, from which on it counts as a part of it."""
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """How an object may change from slice to slice, and when it counts as ended.
+
+    Attributes
+    ----------
+    steepest
+        Millimetres by which an outline may move outwards for each millimetre between slices.
+    min_dice
+        Least estimated Dice of a mask that is still believed.
+    max_change
+        Largest ratio of areas, either way, between neighbouring slices.
+    min_agreement
+        Least Dice of neighbouring masks.
+    min_area_px
+        Least area in pixels.
+    """
+
+    steepest: float = 1.5
+    min_dice: float = 0.3
+    max_change: float = 4.0
+    min_agreement: float = 0.2
+    min_area_px: int = 6
+
+
+Request = tuple[SlicePrompts, "Mask | None"]
+
+
+class Track:
+    """One object on its way from a key slice in one direction.
+
+    Parameters
+    ----------
+    source
+        Where slices and predictions come from.
+    start
+        The key slice and its mask, not empty.
+    spacing
+        mm (z, y, x) of the volume.
+    rules
+        When to stop.
+
+    Attributes
+    ----------
+    ended : bool
+        Whether the object was found to have ended.
+    """
+
+    def __init__(
+        self, source: SliceSource, start: SliceMask, spacing: Sequence[float], rules: StopRules
+    ) -> None:
+        axis = start.where.axis
+        self.start, self.rules, self.ended = start, rules, False
+        self.slice_mm = float(spacing[axis])
+        self.pixel_mm = [float(s) for k, s in enumerate(spacing) if k != axis]
+        self.radius_mm = sqrt(int(start.mask.sum()) * self.pixel_mm[0] * self.pixel_mm[1] / pi)
+        self._reach = reach_px(rules.steepest, self.slice_mm, self.pixel_mm)
+        self._mask, self._parts = start.mask, [start.mask]
+        self._appearance = Appearance(grey(source.image(start.where)), start.mask)
+        self._routes = self._chosen_routes(source.supported_prompts)
+
+    def requests(self) -> list[Request]:
+        """Prompts and earlier mask of every question to the model about the next slice."""
+        self._parts = parts(self._mask, self.slice_mm, self.pixel_mm)
+        return [
+            (self._prompts(part), part if with_mask else None)
+            for part in self._parts
+            for with_mask in self._routes
+        ]
+
+    def advance(
+        self, where: SliceIndex, image: NDArray[np.float32], found: Sequence[Prediction]
+    ) -> SliceMask:
+        """Make up the object's mask from the answers to `requests`, and go on from it.
+
+        Parameters
+        ----------
+        where
+            The next slice.
+        image : numpy.ndarray
+            (H, W), that slice in [0, 1].
+        found
+            One prediction for each request.
+        """
+        before = self._mask
+        region = around(before, (self._reach[0] + RIM_PX, self._reach[1] + RIM_PX))
+        logits, model = self._opinion(found, region)
+        likeness = self._appearance.likeness(image[region])
+        inside_mm = signed_distance_mm(before[region], self.pixel_mm)
+        doubtful_mm = self.slice_mm / 2 + sum(self.pixel_mm) / 2
+        shape = np.clip(inside_mm / doubtful_mm, -MOST_SHAPE, MOST_SHAPE)
+        votes = logits + LIKENESS_WEIGHT * likeness + SHAPE_WEIGHT * shape
+        part = touching((votes > 0) & grown(before[region], self._reach), before[region])
+        part = fill_holes(part, CRUMB_SHARE * int(part.sum()))
+        mask = whole(region, part, before.shape)
+        reason, score, why = self._judged(where, before[region], part, likeness, model)
+        if reason:
+            self.ended = True
+            return SliceMask(where, self.start.label, np.zeros_like(mask), score, reason, stopped=True)
+        self._mask = mask
+        if score >= LEARN_FROM:
+            self._appearance.learn(image, mask)
+        return SliceMask(where, self.start.label, mask, score, PROPAGATED, doubt=why)
+
+    def _chosen_routes(self, supported: frozenset[str]) -> dict[bool, float]:
+        """Say how much a question without and one with the earlier mask count."""
+        if "mask" not in supported:
+            return {False: 1.0}
+        say = exp(-self.slice_mm / (REPEAT_SHARE * self.radius_mm))
+        return {False: 1.0, True: say} if say >= LEAST_SAY else {False: 1.0}
+
+    def _prompts(self, part: Mask) -> SlicePrompts:
+        return SlicePrompts(box=carried_box(part, self.slice_mm, self.pixel_mm))
+
+    def _opinion(self, found: Sequence[Prediction], region: Region) -> tuple[NDArray[np.float32], float]:
+        """Logits of the region from all answers, and the model's own estimate of IoU."""
+        best, scores, areas = None, [], []
+        count = len(self._routes)
+        total = sum(self._routes.values())
+        for n, part in enumerate(self._parts):
+            answers = found[n * count : (n + 1) * count]
+            logits = sum(
+                say / total * np.clip(answer.logits[0][region], -MOST_LOGIT, MOST_LOGIT)
+                for say, answer in zip(self._routes.values(), answers, strict=True)
+            )
+            if len(self._parts) > 1:
+                # What a part's box shows of the neighbours is their own box's business.
+                logits = np.where(grown(part[region], self._reach), logits, -MOST_LOGIT)
+            best = logits if best is None else np.maximum(best, logits)
+            # Asked with a mask, models overrate what they repeat.
+            scores.append(float(answers[0].scores[0]))
+            areas.append(int(part.sum()))
+        return np.asarray(best, np.float32), float(np.average(scores, weights=areas))
+
+    def _judged(
+        self, where: SliceIndex, before: Mask, mask: Mask, likeness: NDArray[np.float32], model: float
+    ) -> tuple[str, float, str]:
+        """Say why the object ends before this slice ("" when it goes on), the score, and what lowers it."""
+        rules, old, area = self.rules, int(before.sum()), int(mask.sum())
+        if area < max(1, rules.min_area_px):
+            return f"no more than {area} px of the object were found", 1.0, ""
+        inside, edge = contrast(likeness, mask)
+        seen = Evidence(
+            model=model,
+            likeness=inside,
+            contrast=edge,
+            agreement=dice(before, mask),
+            change=min(abs(log(area / old)), 2.0),
+            far=min(abs(where.index - self.start.where.index) * self.slice_mm / self.radius_mm, 4.0),
+            start=self.start.score,
+        )
+        score, why = estimated_dice(seen), doubt(seen)
+        if max(old, area) > rules.max_change * min(old, area):
+            return f"the area jumped from {old} to {area} px", 1 - score, why
+        if seen.agreement < rules.min_agreement:
+            return (
+                f"the mask moved away: its Dice with the slice before is {seen.agreement:.2f}",
+                1 - score,
+                why,
+            )
+        if score < rules.min_dice:
+            return f"the estimated Dice fell to {score:.2f}: {why}", 1 - score, why
+        return "", score, why
+
+
+def advance_all(source: SliceSource, where: SliceIndex, tracks: Sequence[Track]) -> list[SliceMask]:
+    """Take several objects to the same next slice, with all questions to the model in one pass."""
+    asked = [track.requests() for track in tracks]
+    flat = [request for requests in asked for request in requests]
+    answers = iter(source.predict_many(where, [p for p, _ in flat], [m for _, m in flat]))
+    image = grey(source.image(where))
+    return [
+        track.advance(where, image, [next(answers) for _ in requests])
+        for track, requests in zip(tracks, asked, strict=True)
+    ]
+
+
+def settle(found: Sequence[SliceMask]) -> list[SliceMask]:
+    """Give every pixel of one slice to one object only.
+
+    Where two masks meet, the one with the better score keeps the pixels; but of an object that lies within
+    another, the inner one does, as somebody who drew both must have meant.
+    """
+    masks = [part.mask for part in found]
+    for i in range(len(found)):
+        for j in range(i + 1, len(found)):
+            shared = masks[i] & masks[j]
+            count = int(shared.sum())
+            if not count:
+                continue
+            sizes = [int(masks[k].sum()) for k in (i, j)]
+            if count > NESTED_SHARE * min(sizes):
+                loser = i if sizes[0] > sizes[1] else j
+            else:
+                loser = i if found[i].score < found[j].score else j
+            masks[loser] = masks[loser] & ~shared
+    return [replace(part, mask=mask) for part, mask in zip(found, masks, strict=True)]
+
+
+def grey(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of the colours, (H, W)."""
+    return image if image.ndim == 2 else image.mean(2)

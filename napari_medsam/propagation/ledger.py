@@ -1,0 +1,119 @@
+"""What is known of every object's slices: which are key slices, and what came of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_medsam.propagation.review import Review, SliceReport
+from napari_medsam.propagation.values import CLEARED, PROMPT, Mask, SliceMask
+
+if TYPE_CHECKING:
+    from napari_medsam.prompts import SliceIndex
+
+
+class Ledger:
+    """Key slices and reports, by object.
+
+    Attributes
+    ----------
+    key_slices : dict of int to dict
+        For each label, which of its slices are `CORRECTED` or `ACCEPTED`.
+    reports : dict of int to dict
+        For each label, what is known of the slices that were written.
+    """
+
+    def __init__(self) -> None:
+        self.key_slices: dict[int, dict[SliceIndex, str]] = {}
+        self.reports: dict[int, dict[SliceIndex, SliceReport]] = {}
+
+    def mark(self, label: int, where: SliceIndex, kind: str | None) -> None:
+        """Make a slice a key slice of an object, or none any more (None)."""
+        marks = self.key_slices.setdefault(label, {})
+        if kind is None:
+            marks.pop(where, None)
+        else:
+            marks[where] = kind
+
+    def note(self, part: SliceMask) -> None:
+        """Remember score and reason of a mask that was written."""
+        reports = self.reports.setdefault(part.label, {})
+        if part.reason == PROMPT and not part.mask.any():
+            # The prompts were taken away, or the model found nothing: there is no answer to keep.
+            reports.pop(part.where, None)
+        elif SliceReport.of(part).is_carried and self.answer(part.label, part.where):
+            # Nothing that is carried is written there.
+            return
+        elif part.reason != CLEARED:
+            reports[part.where] = SliceReport.of(part)
+        elif part.where in reports and not reports[part.where].stopped:
+            del reports[part.where]
+
+    def forget(self, label: int) -> None:
+        """Forget an object."""
+        self.key_slices.pop(label, None)
+        self.reports.pop(label, None)
+
+    def review(self, label: int, axis: int, labels: NDArray[np.uint16]) -> Review:
+        """Collect what is known along an axis; slices that show nothing of the object any more are left out.
+
+        Parameters
+        ----------
+        label, axis
+            The object and the array axis.
+        labels : numpy.ndarray of uint16
+            (z, y, x).
+        """
+        found = {r.where: r for r in list(self.reports.get(label, {}).values()) if r.where.axis == axis}
+        for where, kind in list(self.key_slices.get(label, {}).items()):
+            if where.axis == axis:
+                is_empty = not (where.take(labels) == label).any()
+                found[where] = SliceReport(where, label, 1.0, kind, stopped=is_empty)
+        return Review(
+            report
+            for where, report in found.items()
+            if report.stopped or report.is_by_hand or (where.take(labels) == label).any()
+        )
+
+    def carried(self, label: int, axis: int, first: int, last: int) -> list[SliceReport]:
+        """Slices of a range to which an object was carried from others."""
+        return [
+            report
+            for report in list(self.reports.get(label, {}).values())
+            if report.is_carried and report.where.axis == axis and first <= report.where.index <= last
+        ]
+
+    def answer(self, label: int, where: SliceIndex) -> SliceReport | None:
+        """Return what came of the prompts on a slice; None when they were not answered yet."""
+        report = self.reports.get(label, {}).get(where)
+        return report if report is not None and report.reason == PROMPT else None
+
+    def prompted(self, label: int) -> list[SliceIndex]:
+        """Slices on which an object's prompts were answered."""
+        return [r.where for r in list(self.reports.get(label, {}).values()) if r.reason == PROMPT]
+
+    def key_pixels(
+        self, label: int, where: SliceIndex, shape: Sequence[int], prompted: Iterable[SliceIndex] = ()
+    ) -> Mask:
+        """Say which pixels of a slice lie on an object's key slices, of whichever axis.
+
+        Parameters
+        ----------
+        label
+            The object.
+        where, shape
+            The slice and its shape (H, W).
+        prompted
+            Slices that count besides those that were corrected or accepted.
+        """
+        found = np.zeros(tuple(shape), bool)
+        for key in (*self.key_slices.get(label, ()), *prompted):
+            if key == where:
+                found[...] = True
+            elif key.axis != where.axis:
+                side = key.axis - (key.axis > where.axis)
+                found[(slice(None),) * side + (key.index,)] = True
+        return found

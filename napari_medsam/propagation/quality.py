@@ -1,0 +1,93 @@
+"""From what is seen on a slice to an estimate of Dice, and to words for what speaks against the mask.
+
+A logistic curve over a handful of observations. Its numbers were fitted by ``benchmarks/propagation.py
+--calibrate`` on masks that were carried on beyond the ends of their objects, so that "there is nothing here
+any more" is a low estimate like any other. The cases they were fitted on, and how well they do on others,
+stand in ``benchmarks/results/propagation.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
+from math import exp
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a mask on one slice.
+
+    Attributes
+    ----------
+    model
+        The model's estimate of the mask's IoU, 0 to 1.
+    likeness
+        How much the pixels inside look like the object, -2 to 2: mean log ratio of `Appearance`.
+    contrast
+        By how much less the pixels just outside do, 0 to 4.
+    agreement
+        Dice with the object's mask on the slice before, 0 to 1.
+    change
+        How much larger or smaller the area became: the log of the ratio, either way, 0 to 2.
+    far
+        Distance from the key slice in radii that the object has there, 0 to 4.
+    start
+        How good the key slice's mask is, 0 to 1.
+    """
+
+    model: float
+    likeness: float
+    contrast: float
+    agreement: float
+    change: float
+    far: float
+    start: float
+
+
+WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {
+        "model": 4.0,
+        "likeness": 1.0,
+        "contrast": 0.4,
+        "agreement": 1.5,
+        "change": -0.6,
+        "far": -0.3,
+        "start": 1.0,
+    }
+)
+"""Of each observation, in logits of Dice."""
+BIAS = -4.4
+TYPICAL = Evidence(0.65, 0.8, 1.2, 0.9, 0.15, 0.8, 0.7)
+"""Means over slices that turned out well: what is said to be wrong is what is furthest below these."""
+DOUBTS: Mapping[str, str] = MappingProxyType(
+    {
+        "model": "the model is unsure (its own estimate is {:.2f})",
+        "likeness": "the brightness inside is no longer that of the object",
+        "contrast": "the edge is faint",
+        "agreement": "the mask differs from that of the slice before (Dice {:.2f})",
+        "change": "the area changed abruptly",
+        "far": "the key slice is {:.1f} object radii away",
+        "start": "the key slice's own mask is doubtful",
+    }
+)
+LEAST_DOUBT = 0.25
+"""Logits that an observation must cost before it is worth saying."""
+
+
+def estimated_dice(seen: Evidence) -> float:
+    """Return the Dice, 0 to 1, that a mask with this evidence has on average."""
+    logit = BIAS + sum(weight * value for weight, value in zip(WEIGHTS.values(), astuple(seen), strict=True))
+    return 1 / (1 + exp(-logit))
+
+
+def doubt(seen: Evidence) -> str:
+    """Say in words what lowers the estimate most; empty where nothing does."""
+    costs = {
+        field.name: WEIGHTS[field.name] * (getattr(TYPICAL, field.name) - getattr(seen, field.name))
+        for field in fields(Evidence)
+    }
+    worst = max(costs, key=lambda name: costs[name])
+    if costs[worst] < LEAST_DOUBT:
+        return ""
+    return DOUBTS[worst].format(getattr(seen, worst))

@@ -1,0 +1,206 @@
+"""All slices of a range: a sweep up, a sweep down, and what both say of the slices between key slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_medsam.postprocess import interpolate_slices
+from napari_medsam.prompts import SliceIndex
+from napari_medsam.propagation.carrier import StopRules, Track, advance_all, settle
+from napari_medsam.propagation.shapes import Region, around, dice, signed_distance_mm, whole
+from napari_medsam.propagation.values import BOTH_SIDES, INTERPOLATED, Mask, SliceMask, SliceSource
+
+DIFFERENT = 0.8
+"""Below this Dice, that the two sides differ is worth saying."""
+BLEND_SCORE = 0.5
+"""Score of a blended slice as a share of the neighbours': no model has seen the object there."""
+
+Keys = Mapping[int, Mapping[int, SliceMask]]
+
+
+def propagate(
+    source: SliceSource,
+    starts: Sequence[SliceMask],
+    first: int,
+    last: int,
+    spacing: Sequence[float],
+    rules: StopRules | None = None,
+) -> Iterator[SliceMask]:
+    """Carry objects from their key slices through a range of slices.
+
+    Before its first key slice and after its last one, an object is carried until it ends. Between two key
+    slices it is carried from both, and the masks are fused, the nearer and the better one counting more;
+    where the model loses it from both sides, the gap is filled by blending shapes. A key slice with an empty
+    mask says that the object is not there: nothing is carried from it or past it.
+
+    Parameters
+    ----------
+    source
+        Where slices and predictions come from.
+    starts
+        Key slices of one axis, any number for each object; not yielded again.
+    first, last
+        Slices to stay within, inclusive; `starts` lie within.
+    spacing
+        mm (z, y, x) of the volume.
+    rules
+        When an object counts as ended.
+
+    Yields
+    ------
+    SliceMask
+        At most one for each object and slice. The one after the object's last has ``stopped`` set and an
+        empty mask. Where several objects meet, every pixel is given to one of them; see `settle`.
+    """
+    keys: dict[int, dict[int, SliceMask]] = {}
+    for start in starts:
+        keys.setdefault(start.label, {})[start.where.index] = start
+    if not keys:
+        return
+    sweep = _Sweep(source, keys, starts[0].where.axis, spacing, rules or StopRules())
+    lowest = min(min(each) for each in keys.values())
+    highest = max(max(each) for each in keys.values())
+    waiting: dict[int, list[_Kept]] = {}
+    for index, found in sweep.through(range(lowest, last + 1)):
+        if index > highest:
+            yield from settle(found)
+        elif found:
+            waiting[index] = [_Kept.of(part) for part in found]
+    join = _Join(keys, waiting, spacing)
+    for index, found in sweep.through(range(highest, first - 1, -1)):
+        yield from settle(join.at(index, found))
+
+
+class _Sweep:
+    """One pass over slices in one direction."""
+
+    def __init__(
+        self, source: SliceSource, keys: Keys, axis: int, spacing: Sequence[float], rules: StopRules
+    ) -> None:
+        self.source, self.keys, self.axis = source, keys, axis
+        self.spacing, self.rules = spacing, rules
+
+    def through(self, order: Iterable[int]) -> Iterator[tuple[int, list[SliceMask]]]:
+        """Yield every slice in order, with what was found on it of the objects that are on their way."""
+        tracks: dict[int, Track] = {}
+        for index in order:
+            reached = {label: each[index] for label, each in self.keys.items() if index in each}
+            moving = [track for label, track in tracks.items() if label not in reached]
+            where = SliceIndex(self.axis, index)
+            found = advance_all(self.source, where, moving) if moving else []
+            tracks = {track.start.label: track for track in moving if not track.ended}
+            for label, key in reached.items():
+                if key.mask.any():
+                    tracks[label] = Track(self.source, key, self.spacing, self.rules)
+            yield index, found
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A `SliceMask` with its mask cut down to the object, to be kept by the hundred."""
+
+    part: SliceMask
+    region: Region
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, part: SliceMask) -> _Kept:
+        region = around(part.mask, (0, 0)) if part.mask.any() else (slice(0), slice(0))
+        return cls(replace(part, mask=part.mask[region].copy()), region, part.mask.shape)
+
+    def restored(self) -> SliceMask:
+        return replace(self.part, mask=whole(self.region, self.part.mask, self.shape))
+
+
+class _Join:
+    """What the sweep up has left waiting, and how it is joined with what the sweep down finds."""
+
+    def __init__(self, keys: Keys, waiting: Mapping[int, list[_Kept]], spacing: Sequence[float]) -> None:
+        self.keys, self.spacing = keys, spacing
+        self._below = {(kept.part.label, index): kept for index, found in waiting.items() for kept in found}
+        self._above: dict[int, SliceMask] = {}
+        self._blends: dict[tuple[int, int], SliceMask] = {}
+
+    def at(self, index: int, found: Sequence[SliceMask]) -> list[SliceMask]:
+        """Return each object's mask on a slice, given what the sweep down has found there."""
+        from_above = {part.label: part for part in found}
+        joined = []
+        for label, keys in self.keys.items():
+            kept = self._below.pop((label, index), None)
+            below, above = kept.restored() if kept else None, from_above.get(label)
+            part = keys.get(index) or self._joined(label, index, below, above)
+            if part is not None and index not in keys:
+                joined.append(part)
+            if part is not None and not part.stopped:
+                self._above[label] = part
+        return joined
+
+    def _joined(
+        self, label: int, index: int, below: SliceMask | None, above: SliceMask | None
+    ) -> SliceMask | None:
+        sides = self._sides(label, index)
+        alive = [part for part in (below, above) if part is not None and not part.stopped]
+        if sides is None or len(alive) == 1:
+            return alive[0] if alive else below or above
+        if not alive:
+            return self._blended(label, index, sides[0])
+        assert below is not None
+        assert above is not None
+        return self._fused(below, above, (index - sides[0]) / (sides[1] - sides[0]))
+
+    def _sides(self, label: int, index: int) -> tuple[int, int] | None:
+        """Return the key slices on both sides, when the object is on both."""
+        below = max((k for k in self.keys[label] if k < index), default=None)
+        above = min((k for k in self.keys[label] if k > index), default=None)
+        if below is None or above is None:
+            return None
+        shown = all(self.keys[label][k].mask.any() for k in (below, above))
+        return (below, above) if shown else None
+
+    def _fused(self, below: SliceMask, above: SliceMask, share: float) -> SliceMask:
+        """Blend two masks by signed distance, `share` of the way from the lower key slice to the upper."""
+        axis = below.where.axis
+        pixel_mm = [float(s) for k, s in enumerate(self.spacing) if k != axis]
+        weights = below.score * (1 - share), above.score * share
+        region = around(below.mask | above.mask, (1, 1))
+        depths = [signed_distance_mm(part.mask[region], pixel_mm) for part in (below, above)]
+        blend: NDArray[np.bool_] = weights[0] * depths[0] + weights[1] * depths[1] > 0
+        same = dice(below.mask, above.mask)
+        mean = float(np.average([below.score, above.score], weights=weights))
+        weaker = below if below.score < above.score else above
+        doubt = (
+            weaker.doubt
+            if same >= DIFFERENT
+            else f"the masks carried from both sides differ (Dice {same:.2f})"
+        )
+        mask = whole(region, blend, below.mask.shape)
+        return SliceMask(below.where, below.label, mask, (mean + same) / 2, BOTH_SIDES, doubt=doubt)
+
+    def _blended(self, label: int, index: int, lower: int) -> SliceMask | None:
+        """Fill a gap between what was found below and above it, down to key slice `lower`."""
+        if (label, index) not in self._blends:
+            above = self._above[label]
+            end = next(k for k in range(index - 1, lower - 1, -1) if k == lower or self._is_found(label, k))
+            below = self.keys[label].get(end) or self._below[label, end].restored()
+            n = above.where.index - end - 1
+            axis = above.where.axis
+            pixel_mm = [float(s) for k, s in enumerate(self.spacing) if k != axis]
+            masks = interpolate_slices(below.mask, above.mask, n, (pixel_mm[0], pixel_mm[1]))
+            score = BLEND_SCORE * min(below.score, above.score)
+            for offset, mask in enumerate(masks, start=1):
+                self._blends[label, end + offset] = _blend(above, end + offset, mask, score)
+        return self._blends.pop((label, index))
+
+    def _is_found(self, label: int, index: int) -> bool:
+        kept = self._below.get((label, index))
+        return kept is not None and not kept.part.stopped
+
+
+def _blend(like: SliceMask, index: int, mask: Mask, score: float) -> SliceMask:
+    where = SliceIndex(like.where.axis, index)
+    lost = "the model lost the object here, and its shape was blended from the slices around"
+    return SliceMask(where, like.label, mask, score, INTERPOLATED, doubt=lost)
