@@ -7,7 +7,7 @@ load torch: a window may show a session before the model is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -288,12 +288,13 @@ class Session:
         """Remember score and reason of a mask that was written, for `review`; `write` does so itself."""
         self.ledger.note(part)
 
-    def review(self, label: int, axis: int) -> Review:
+    def review(self, label: int, axis: int, shown: Container[SliceIndex] | None = None) -> Review:
         """Say what is known of an object's slices along an axis, and which of them want a look.
 
-        Slices whose voxels were taken back or deleted since are left out.
+        Slices whose voxels were taken back or deleted since are left out: they are looked for, unless
+        somebody has counted which slices show the object and says so in `shown`.
         """
-        return self.ledger.review(label, axis, self.labels)
+        return self.ledger.review(label, axis, self.labels, shown)
 
     def write(self, part: SliceMask) -> None:
         """Put a mask into the label map, see `merged`, and what is known of it into the reports."""

@@ -182,6 +182,17 @@ def test_one_slice_at_a_time_on_a_cpu_and_only_when_asked_for(encoder):
     assert taken == [0]
 
 
+def test_a_slice_that_nobody_wants_any_more_is_given_up_between_layers(encoder):
+    """A large encoder takes seconds for a slice, and a box elsewhere must not wait for it."""
+    asked = []
+    assert list(encoder.ahead([image(0), image(1)], lambda: asked.append(1) or len(asked) < 3)) == []
+    assert len(asked) == 3
+    embedding = encoder.encode(image(0)).image_embeddings
+    assert len(asked) == 3
+    expected = SliceEncoder(tiny(), "cpu", EmbeddingCache(), "float32").encode(image(0)).image_embeddings
+    torch.testing.assert_close(embedding, expected)
+
+
 def test_without_a_cache_nothing_is_encoded_ahead(monkeypatch):
     predictor = SlicePredictor(tiny())
     monkeypatch.setattr(predictor.model, "encode_image", None)

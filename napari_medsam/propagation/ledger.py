@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +57,13 @@ class Ledger:
         self.key_slices.pop(label, None)
         self.reports.pop(label, None)
 
-    def review(self, label: int, axis: int, labels: NDArray[np.uint16]) -> Review:
+    def review(
+        self,
+        label: int,
+        axis: int,
+        labels: NDArray[np.uint16],
+        shown: Container[SliceIndex] | None = None,
+    ) -> Review:
         """Collect what is known along an axis; slices that show nothing of the object any more are left out.
 
         Parameters
@@ -66,16 +72,21 @@ class Ledger:
             The object and the array axis.
         labels : numpy.ndarray of uint16
             (z, y, x).
+        shown
+            Slices that show the object, where somebody has counted them; all are looked at when None.
         """
+
+        def is_shown(where: SliceIndex) -> bool:
+            return bool((where.take(labels) == label).any()) if shown is None else where in shown
+
         found = {r.where: r for r in list(self.reports.get(label, {}).values()) if r.where.axis == axis}
         for where, kind in list(self.key_slices.get(label, {}).items()):
             if where.axis == axis:
-                is_empty = not (where.take(labels) == label).any()
-                found[where] = SliceReport(where, label, 1.0, kind, stopped=is_empty)
+                found[where] = SliceReport(where, label, 1.0, kind, stopped=not is_shown(where))
         return Review(
             report
             for where, report in found.items()
-            if report.stopped or report.is_by_hand or (where.take(labels) == label).any()
+            if report.stopped or report.is_by_hand or is_shown(where)
         )
 
     def carried(self, label: int, axis: int, first: int, last: int) -> list[SliceReport]:

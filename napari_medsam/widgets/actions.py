@@ -48,6 +48,14 @@ def _previous(segmenter: Segmenter) -> None:
     segmenter.walk(-1)
 
 
+def _weakest(segmenter: Segmenter) -> None:
+    segmenter.reviewing.walk(1)
+
+
+def _weakest_before(segmenter: Segmenter) -> None:
+    segmenter.reviewing.walk(-1)
+
+
 def _save(segmenter: Segmenter) -> None:
     segmenter.save_requested.emit()
 
@@ -60,6 +68,8 @@ ACTIONS: tuple[tuple[str, str, Callable[[Segmenter], None], dict[type, str]], ..
     ("accept", "MedSAM: accept the object on this slice, or unlock it", _accept, {Image: "A", Labels: "A"}),
     ("next_object", "MedSAM: go to the next object", _next, {ViewerModel: "Down"}),
     ("previous_object", "MedSAM: go to the object before", _previous, {ViewerModel: "Up"}),
+    ("weakest", "MedSAM: go to the next slice to look at", _weakest, {ViewerModel: "J"}),
+    ("weakest_before", "MedSAM: go back to the slice before", _weakest_before, {ViewerModel: "Shift+J"}),
     ("save", "MedSAM: save the label map beside the image", _save, {ViewerModel: "Ctrl+Shift+S"}),
 )
 """Name, description, what is done, and the key for each kind of layer (`ViewerModel`: whichever, or none)."""

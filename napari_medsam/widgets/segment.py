@@ -26,11 +26,13 @@ from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
 from napari_medsam.widgets.panels import CorrectionPanel, PropagationPanel, WindowPanel
 from napari_medsam.widgets.parts import ICON_PX, Fold, Panel, button, drawn_icon, note
+from napari_medsam.widgets.review import ReviewPanel
 from napari_medsam.widgets.segmenter import CORRECT, MODEL, SAVE
 
 if TYPE_CHECKING:
     import napari
 
+OPEN = ("Propagate", "Review")
 LEAST_WIDTH_PX = 270
 REFRESH_MS = 30
 TOOLS = {
@@ -68,6 +70,7 @@ class SegmentWidget(QWidget):
         self.objects = ObjectList(self.segmenter)
         self.panels: dict[str, Panel] = {
             "Propagate": PropagationPanel(self.segmenter),
+            "Review": ReviewPanel(self.segmenter),
             "Correct": CorrectionPanel(self.segmenter),
             "Window": WindowPanel(self.segmenter),
             "Model": ModelPanel(self.segmenter),
@@ -134,7 +137,7 @@ class SegmentWidget(QWidget):
         column.addWidget(self.objects)
         column.addWidget(self.status)
         for title, panel in self.panels.items():
-            column.addWidget(Fold(title, panel, is_open=title == "Propagate"))
+            column.addWidget(Fold(title, panel, is_open=title in OPEN))
         column.addStretch()
         scroll = QScrollArea()
         scroll.setWidget(inner)

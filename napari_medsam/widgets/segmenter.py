@@ -5,7 +5,7 @@ Computing goes to a `Runner`, and every result is written here, in the GUI threa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from napari_medsam.widgets.ahead import Ahead
 from napari_medsam.widgets.layers import SessionLayers
 from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D, OUTSIDE, UNTRAINED, tell
 from napari_medsam.widgets.prompting import Prompting
+from napari_medsam.widgets.reviewing import Reviewing
 from napari_medsam.widgets.runner import Priority, Runner
 from napari_medsam.widgets.saving import default_path, save_session
 from napari_medsam.widgets.shared_model import SharedModel, load_predictor
@@ -58,6 +59,8 @@ class Segmenter:
         Prepares slices that will be asked about.
     prompting
         Turns prompts into masks.
+    reviewing
+        Leads to the slices that want a look.
     saved : Signal(Path)
         A label map was written.
     save_requested : Signal()
@@ -76,6 +79,7 @@ class Segmenter:
         self.prompting = Prompting(runner)
         self.prompting.ended.connect(self.changed.emit)
         self.ahead = Ahead(runner, self.model)
+        self.reviewing = Reviewing(self)
         self.changed.connect(lambda: self.ahead.look(self.layers))
         self._all: list[SessionLayers] = []
         viewer.layers.selection.events.active.connect(self._on_active)
@@ -193,25 +197,22 @@ class Segmenter:
     def propagate(self, first: int, last: int) -> None:
         """Carry the current object through slices `first` to `last` along the axis across the screen."""
         layers = self._ready()
-        if layers is None or layers.where is None:
-            return
-        axis, label = layers.where.axis, layers.label
+        if layers is not None and layers.where is not None:
+            axis, label = layers.where.axis, layers.label
+            self.carry(layers, lambda: layers.session.propagate(axis, label, first, last), last - first + 1)
+
+    def carry(self, layers: SessionLayers, work: Callable[[], Iterator[SliceMask]], total: int) -> None:
+        """Write what is carried from slice to slice as it comes, and tell how much of `total` is done."""
         done = 0
 
         def receive(part: SliceMask) -> None:
             nonlocal done
             done += 1
-            self.progressed.emit(PROPAGATE, done, last - first + 1)
+            self.progressed.emit(PROPAGATE, min(done, total), total)
             layers.put(part)
 
-        self.progressed.emit(PROPAGATE, 0, last - first + 1)
-        self.runner.submit(
-            PROPAGATE,
-            lambda: layers.session.propagate(axis, label, first, last),
-            receive,
-            self._end,
-            priority=Priority.BESIDE,
-        )
+        self.progressed.emit(PROPAGATE, 0, total)
+        self.runner.submit(PROPAGATE, work, receive, self._end, priority=Priority.BESIDE)
 
     def stop(self) -> None:
         """Stop what is running after the slice that it is at; what was found stays."""
