@@ -1,0 +1,148 @@
+"""``napari-medsam measure``: volume, intensities, surface and RECIST diameters of every label."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from napari_medsam.cli.arguments import ArgumentError, label_text, parse_axis, parse_names
+from napari_medsam.cli.console import AsJson, Debug, print_json, reported, say
+from napari_medsam.cli.image_options import Series, TimePoint
+
+if TYPE_CHECKING:
+    from napari_medsam.measurements import LabelScore, Measurement
+
+EXAMPLES = """
+**Examples**
+
+```
+napari-medsam measure liver.nii.gz
+
+napari-medsam measure organs.nii.gz --image ct.nii.gz --csv organs.csv
+
+napari-medsam measure lesions.seg.nrrd --image dicom_folder --axis axial --json
+
+napari-medsam measure result.nii.gz --reference truth.nii.gz --tolerance-mm 1
+```
+"""
+
+
+@reported
+def measure(
+    labels: Annotated[Path, typer.Argument(help="Label map to measure.")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Image or DICOM folder on the same grid, for the intensities (HU for CT)."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Label map on the same grid to compare with: Dice, IoU, HD95, surface Dice, mL."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NUMBER=NAME", help="Name of a label, for the table. Repeatable."),
+    ] = None,
+    axis: Annotated[
+        str,
+        typer.Option(
+            metavar="AXIS",
+            help="Diameters are measured on the slices across array axis 0 (the default), 1 or 2, or on the "
+            "axial, coronal or sagittal ones.",
+        ),
+    ] = "0",
+    tolerance_mm: Annotated[
+        float, typer.Option(min=0.0, help="Distance up to which surface Dice calls two surfaces the same.")
+    ] = 2.0,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write everything to this file, as CSV.")
+    ] = None,
+    series: Series = None,
+    time_point: TimePoint = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every label of LABELS, and compare them with a reference where there is one."""
+    from napari_medsam.measurements import compare_labels, measure_labels, measurements_to_csv
+    from napari_medsam.volume import read_labels, read_volume
+
+    names = parse_names(label or [])
+    found = read_labels(labels)
+    geometry = found.geometry
+    scan = None if image is None else read_volume(image, series=series, time_point=time_point)
+    truth = None if reference is None else read_labels(reference)
+    for path, other in ((image, scan), (reference, truth)):
+        difference = "" if other is None else geometry.difference(other.geometry)
+        if difference:
+            raise ArgumentError(f"{labels} and {path} are not on the same grid: {difference}")
+    measured = measure_labels(found.array, geometry, image=scan, names=names, axis=parse_axis(axis, geometry))
+    scores = (
+        []
+        if truth is None
+        else compare_labels(
+            truth.array, found.array, geometry.spacing, tolerance_mm=tolerance_mm, names=names
+        )
+    )
+    if csv is not None:
+        csv.write_text(measurements_to_csv(measured, scores), encoding="utf-8", newline="")
+    unit = "HU" if scan is not None and scan.modality == "CT" else ""
+    if as_json:
+        print_json(
+            {
+                "labels": [asdict(each) for each in measured],
+                "intensity_unit": unit,
+                "tolerance_mm": tolerance_mm,
+                "reference": [asdict(score) for score in scores],
+            }
+        )
+        return
+    for note in () if scan is None else scan.notes:
+        say(note)
+    _print_measurements(measured, unit)
+    if scores:
+        _print_scores(scores, tolerance_mm)
+
+
+def _print_measurements(measured: list[Measurement], unit: str) -> None:
+    table = Table("label", "slices", caption="long and short: RECIST diameters, and the slice they lie on")
+    intensities = any(each.intensities is not None for each in measured)
+    headings = ["voxels", "mL", "surface cm²", "sphericity", "long mm", "short mm", "on slice"]
+    for heading in headings + [f"mean {unit}".strip(), "SD", "median"] * intensities:
+        table.add_column(heading, justify="right")
+    for each in measured:
+        recist, values = each.recist, each.intensities
+        cells = [
+            str(each.voxels),
+            f"{each.volume_ml:.2f}",
+            "" if each.surface_mm2 is None else f"{each.surface_mm2 / 100:.1f}",
+            "" if each.sphericity is None else f"{each.sphericity:.2f}",
+            f"{recist.long.length_mm:.1f}",
+            f"{recist.short.length_mm:.1f}",
+            str(recist.index),
+        ]
+        if values is not None:
+            cells += [f"{value:.1f}" for value in (values.mean, values.sd, values.percentiles[2])]
+        name = label_text(each.label, {each.label: each.name})
+        table.add_row(name, f"{each.slices[0]} to {each.slices[1]}", *cells)
+    Console().print(table)
+
+
+def _print_scores(scores: list[LabelScore], tolerance_mm: float) -> None:
+    table = Table("against the reference", caption=f"surface Dice within {tolerance_mm:g} mm")
+    for heading in ("Dice", "IoU", "HD95 mm", "surface Dice", "ref. mL", "difference mL"):
+        table.add_column(heading, justify="right")
+    for score in scores:
+        table.add_row(
+            label_text(score.label, {score.label: score.name}),
+            f"{score.dice:.3f}",
+            f"{score.iou:.3f}",
+            f"{score.hd95_mm:.1f}",
+            f"{score.surface_dice:.3f}",
+            f"{score.reference_ml:.2f}",
+            f"{score.volume_difference_ml:+.2f}",
+        )
+    Console().print(table)
