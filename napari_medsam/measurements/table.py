@@ -35,7 +35,7 @@ def measurements_to_csv(measurements: Iterable[Measurement], scores: Iterable[La
     for measurement in measurements:
         rows[measurement.label] = _row(measurement)
     for score in scores:
-        rows.setdefault(score.label, {}).update(asdict(score))
+        rows[score.label] = {**asdict(score), **rows.get(score.label, {})}
     headings = list(dict.fromkeys(heading for row in rows.values() for heading in row)) or ["label", "name"]
     text = io.StringIO()
     table = csv.DictWriter(text, headings, restval="", lineterminator="\r\n")
