@@ -7,15 +7,17 @@ a label map of its own.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_medsam.geometry import Geometry
 from napari_medsam.terminology import Term, term_for
+
+if TYPE_CHECKING:
+    from napari_medsam.geometry import Geometry
 
 __all__ = ["Color", "Segment", "Segmentation", "SegmentationError", "default_color"]
 
@@ -157,7 +159,9 @@ class Segmentation:
         """
         array = np.asarray(labels)
         if array.dtype.kind not in "bui" or (array.size and (array.min() < 0 or array.max() > _MAX_LABEL)):
-            raise SegmentationError(f"Labels must be whole numbers from 0 to {_MAX_LABEL}, not {array.dtype}.")
+            raise SegmentationError(
+                f"Labels must be whole numbers from 0 to {_MAX_LABEL}, not {array.dtype}."
+            )
         largest = int(array.max()) if array.size else 0
         array = array.astype(np.min_scalar_type(largest), copy=False)
         names = {label: name for label, name in (names or {}).items() if label and name.strip()}
@@ -171,6 +175,40 @@ class Segmentation:
             for label in sorted({*np.unique(array).tolist(), *names} - {0})
         ]
         return cls(array[np.newaxis], geometry, tuple(segments), source, notes)
+
+    @classmethod
+    def from_masks(
+        cls,
+        masks: Iterable[NDArray[np.bool_]],
+        geometry: Geometry,
+        describe: Callable[[int, int, int], Segment],
+        *,
+        source: str = "",
+        notes: tuple[str, ...] = (),
+    ) -> Segmentation:
+        """Put masks (z, y, x) that may overlap into as few layers as it takes, each into the first it fits.
+
+        Parameters
+        ----------
+        masks
+            One for each segment, taken one by one.
+        geometry
+            Their grid.
+        describe
+            Makes the segment of a mask: called with its number, counted from 0, its label and its layer.
+        source, notes
+            As for `Segmentation`.
+        """
+        layers: list[NDArray[np.uint16]] = [np.zeros(geometry.shape, np.uint16)]
+        segments = []
+        for n, mask in enumerate(masks):
+            at = next((k for k, layer in enumerate(layers) if not layer[mask].any()), len(layers))
+            if at == len(layers):
+                layers.append(np.zeros(geometry.shape, np.uint16))
+            layers[at][mask] = n + 1
+            segments.append(describe(n, n + 1, at))
+        stacked = np.stack(layers).astype(np.min_scalar_type(len(segments)), copy=False)
+        return cls(stacked, geometry, tuple(segments), source, notes)
 
     def mask(self, segment: Segment) -> NDArray[np.bool_]:
         """Voxels (z, y, x) of one segment."""

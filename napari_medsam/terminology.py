@@ -1,8 +1,9 @@
 """What a segment shows, in codes: a small table of SNOMED CT terms as DICOM uses them, and a search in it.
 
-A code is understood where a name is not: "Milz", "spleen" and "organ 3" are one organ to a machine when all say
-78961009. The table holds what is segmented most; its codes are those of DICOM PS3.16
-(https://dicom.nema.org/medical/dicom/current/output/html/part16.html).
+A code is understood where a name is not: "Milz", "spleen" and "organ 3" are one organ to a machine when all
+say 78961009. The table holds what is segmented most; its codes are those of DICOM PS3.16
+(https://dicom.nema.org/medical/dicom/current/output/html/part16.html), and for ribs and some muscles those
+that TotalSegmentator writes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ class Term:
     @property
     def name(self) -> str:
         """The term in words: "Left kidney"."""
-        words = self.type.meaning if self.modifier is None else f"{self.modifier.meaning} {self.type.meaning.lower()}"
+        words = (
+            self.type.meaning
+            if self.modifier is None
+            else f"{self.modifier.meaning} {self.type.meaning.lower()}"
+        )
         return words if self.region is None else f"{words} of {self.region.meaning.lower()}"
 
 

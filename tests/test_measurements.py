@@ -216,7 +216,7 @@ def test_command_prints_and_writes_what_was_measured(tmp_path) -> None:
     assert found["labels"][0]["voxels"] == 800
     assert found["labels"][0]["intensities"]["mean"] == 7
     assert found["reference"][0]["dice"] == 1
-    [row] = csv.DictReader(table.open(newline=""))
+    [row] = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8")))
     assert (row["name"], row["voxels"], row["mean"], row["dice"]) == ("block", "800", "7.0", "1.0")
     text = CliRunner().invoke(app, words).stdout
     assert "block" in text

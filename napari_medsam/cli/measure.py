@@ -108,11 +108,11 @@ def measure(
 
 
 def _print_measurements(measured: list[Measurement], unit: str) -> None:
-    table = Table("label", "slices", caption="long and short: RECIST diameters, and the slice they lie on")
-    intensities = any(each.intensities is not None for each in measured)
-    headings = ["voxels", "mL", "surface cm²", "sphericity", "long mm", "short mm", "on slice"]
-    for heading in headings + [f"mean {unit}".strip(), "SD", "median"] * intensities:
+    table = Table("label", "slices", caption="RECIST: longest diameter x perpendicular one, on its slice")
+    for heading in ("voxels", "mL", "surface cm²", "sphericity", "RECIST mm"):
         table.add_column(heading, justify="right")
+    if any(each.intensities is not None for each in measured):
+        table.add_column(f"mean ± SD {unit}".strip(), justify="right")
     for each in measured:
         recist, values = each.recist, each.intensities
         cells = [
@@ -120,12 +120,10 @@ def _print_measurements(measured: list[Measurement], unit: str) -> None:
             f"{each.volume_ml:.2f}",
             "" if each.surface_mm2 is None else f"{each.surface_mm2 / 100:.1f}",
             "" if each.sphericity is None else f"{each.sphericity:.2f}",
-            f"{recist.long.length_mm:.1f}",
-            f"{recist.short.length_mm:.1f}",
-            str(recist.index),
+            f"{recist.long.length_mm:.1f} x {recist.short.length_mm:.1f} ({recist.index})",
         ]
         if values is not None:
-            cells += [f"{value:.1f}" for value in (values.mean, values.sd, values.percentiles[2])]
+            cells.append(f"{values.mean:.1f} ± {values.sd:.1f}")
         name = label_text(each.label, {each.label: each.name})
         table.add_row(name, f"{each.slices[0]} to {each.slices[1]}", *cells)
     Console().print(table)

@@ -231,9 +231,7 @@ def geometry_of(header: np.void, shape: tuple[int, int, int], notes: list[str]) 
     return placed(shape, affines[used], notes)
 
 
-def build_header(
-    geometry: Geometry, dtype: np.dtype, extensions: Sequence[tuple[int, bytes]] = ()
-) -> bytes:
+def build_header(geometry: Geometry, dtype: np.dtype, extensions: Sequence[tuple[int, bytes]] = ()) -> bytes:
     """Build what precedes the voxels of a NIfTI-1 file: 352 bytes, and header extensions.
 
     The sform always holds the geometry. The qform holds it too, except where a float32 quaternion would be

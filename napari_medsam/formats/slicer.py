@@ -18,7 +18,7 @@ from napari_medsam.geometry import VolumeError
 from napari_medsam.segments import Color, Segment, Segmentation, default_color
 from napari_medsam.terminology import OTHER, Code, Term
 
-__all__ = ["read_slicer", "write_slicer"]
+__all__ = ["is_slicer", "read_slicer", "write_slicer"]
 
 _TYPES = {"uint8": "unsigned char", "uint16": "unsigned short", "uint32": "unsigned int"}
 _TERM_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -80,6 +80,11 @@ def write_slicer(segmentation: Segmentation, path: Path) -> None:
             packed.write(np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<")).data)
 
 
+def is_slicer(path: Path) -> bool:
+    """Whether an NRRD file says what its labels are, whatever it is called."""
+    return any(key.startswith("Segment0_") for key in _custom_fields(path))
+
+
 def read_slicer(path: Path) -> Segmentation:
     """Read a .seg.nrrd file.
 
@@ -110,7 +115,9 @@ def read_slicer(path: Path) -> Segmentation:
 def _segments(fields: Mapping[str, str], layers: NDArray[np.unsignedinteger]) -> list[Segment]:
     segments: list[Segment] = []
     for n in range(_MOST_SEGMENTS):
-        about = {key: fields.get(f"Segment{n}_{key}") for key in ("ID", "Name", "LabelValue", "Layer", "Color")}
+        about = {
+            key: fields.get(f"Segment{n}_{key}") for key in ("ID", "Name", "LabelValue", "Layer", "Color")
+        }
         if not any(about.values()):
             break
         # Before layers were introduced (Slicer 4.11), each segment had a volume of its own.
@@ -195,5 +202,5 @@ def _term(tags: str) -> Term | None:
 
 
 def _code(triplet: str) -> Code | None:
-    scheme, value, meaning = (triplet.split("^") + ["", "", ""])[:3]
+    scheme, value, meaning = ([*triplet.split("^"), "", "", ""])[:3]
     return Code(value[:64], scheme[:16], meaning[:64]) if scheme and value and meaning else None
