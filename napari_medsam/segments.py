@@ -1,4 +1,4 @@
-"""Labels with names: `Segment` says what a label is, `Segmentation` holds labels, their grid and their segments.
+"""Labels with names: `Segment` says what a label is, `Segmentation` holds labels, grid and segments.
 
 A label map has one label a voxel. Segments of other programs may overlap: then there are several layers, each
 a label map of its own.

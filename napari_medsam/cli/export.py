@@ -67,7 +67,7 @@ def export(
     labels: Annotated[
         list[Path],
         typer.Argument(
-            help="Label map, 3D Slicer segmentation, DICOM segmentation or structure set; for nnU-Net, several."
+            help="Label map, 3D Slicer or DICOM segmentation, or DICOM structure set; for nnU-Net several."
         ),
     ],
     output: Annotated[
@@ -93,9 +93,7 @@ def export(
     ] = None,
     names: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Names and colours: a .tsv table or ITK-SNAP's label descriptions."
-        ),
+        typer.Option(metavar="FILE", help="Names and colours: a .tsv table or ITK-SNAP's descriptions."),
     ] = None,
     overlap: Annotated[
         Overlap | None, typer.Option(help="Who gets voxels that several segments claim, in a label map.")

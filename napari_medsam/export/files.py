@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "read_segmentation", "write_segmentation"]
 
 SUFFIXES = {
-    ".nii.gz": "NIfTI with names and colours in its header, beside it a BIDS table (.tsv) and description (.json)",
+    ".nii.gz": "NIfTI with names and colours in its header, and BIDS's .tsv and .json beside it",
     ".nii": "the same, not compressed",
     ".seg.nrrd": "3D Slicer segmentation with names, colours, codes and overlaps",
     ".dcm": "DICOM Segmentation of a DICOM series, with codes and overlaps",
@@ -218,6 +218,9 @@ def _renamed(segmentation: Segmentation, table: dict[int, bids.LabelRow]) -> Seg
 def _write_nifti(segmentation: Segmentation, path: Path, suffix: str, sources: Sequence[str]) -> list[Path]:
     flat = segmentation.flattened()
     table, description = (bids.sidecar_path(path, ending) for ending in (".tsv", ".json"))
+    for beside in (table, description):
+        if beside.exists() and not bids.is_ours(beside):
+            raise VolumeError(f"'{beside.name}' beside it belongs to something else; choose another name.")
     with ExitStack() as files:
         # The label map takes its place last: with it there, the others are.
         voxels = files.enter_context(replacing(path, suffix))

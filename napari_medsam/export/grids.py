@@ -1,4 +1,4 @@
-"""A segmentation on the grid of an image: voxel by voxel where that is possible, resampled only on request."""
+"""A segmentation on the grid of an image: voxel by voxel where that works, resampled only on request."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GridError", "Resampling", "placed_on"]
 
+_SAME_COSINE = 1e-3
+
 Resampling = Literal["nearest", "linear"]
 """How to resample labels: each voxel takes its nearest one's label, or that of the segment whose mask,
 interpolated linearly, is largest there and at least one half (smoother where voxels become smaller)."""
@@ -30,8 +32,9 @@ def placed_on(
 ) -> Segmentation:
     """Put a segmentation on the grid of an image.
 
-    One whose voxels are voxels of the image, but not all of them (3D Slicer and DICOM leave out empty borders
-    and slices), is put in its place as it is.
+    One whose voxels are voxels of the image is put in its place as it is, even if it holds not all of them (3D
+    Slicer and DICOM leave out empty borders and slices) or in another order of axes (converters of DICOM turn
+    them).
 
     Parameters
     ----------
@@ -55,9 +58,10 @@ def placed_on(
     own = segmentation.geometry
     if not geometry.difference(own):
         return replace(segmentation, geometry=geometry)
-    offset = _offset(own, geometry)
+    turned, grid = _turned(segmentation.layers, own, geometry)
+    offset = _offset(grid, geometry)
     if offset is not None:
-        layers, done = _pasted(segmentation.layers, geometry.shape, offset), "was put in its place"
+        layers, done = _pasted(turned, geometry.shape, offset), "was put in its place"
     elif resample is None:
         raise GridError(
             f"The mask does not lie on the image's grid: {_apart(own, geometry)} Choose nearest or linear to "
@@ -93,6 +97,26 @@ def _corners(geometry: Geometry) -> NDArray[np.float64]:
     return (np.array(index) @ geometry.affine.T)[:, :3]
 
 
+def _turned(layers: NDArray, own: Geometry, wanted: Geometry) -> tuple[NDArray, Geometry]:
+    """Layers with the axes of another grid where theirs are the same but for order and sign; else as they are."""
+    cosines = np.reshape(wanted.direction, (3, 3)).T @ np.reshape(own.direction, (3, 3))
+    signs = np.rint(cosines)
+    if np.abs(cosines - signs).max() > _SAME_COSINE or np.linalg.matrix_rank(signs) < 3:
+        return layers, own
+    axes = np.abs(signs).argmax(axis=1)  # of each wanted axis (x, y, z), which one of its own it is
+    backwards = signs.sum(axis=1) < 0
+    first = np.zeros(4)
+    first[axes[backwards]] = np.array(own.shape[::-1])[axes[backwards]] - 1
+    first[3] = 1
+    affine = own.affine.copy()
+    affine[:3, :3] = own.affine[:3, axes] * np.where(backwards, -1, 1)
+    affine[:3, 3] = (own.affine @ first)[:3]
+    turned = np.transpose(layers, (0, *(3 - axes[::-1])))
+    turned = np.flip(turned, [3 - int(axis) for axis in np.flatnonzero(backwards)])
+    x, y, z = (own.shape[2 - axis] for axis in axes)
+    return turned, Geometry.from_affine((z, y, x), affine)
+
+
 def _offset(own: Geometry, geometry: Geometry) -> tuple[int, ...] | None:
     """Which voxel (z, y, x) of the image the mask's first one is; None when voxels do not coincide."""
     start = (np.linalg.inv(geometry.affine) @ own.affine[:, 3])[:3]
@@ -108,13 +132,12 @@ def _pasted(layers: NDArray, shape: tuple[int, int, int], offset: tuple[int, ...
     pasted = np.zeros((len(layers), *shape), layers.dtype)
     target, source = [], []
     for start, own, wanted in zip(offset, layers.shape[1:], shape, strict=True):
-        first, last = max(start, 0), max(min(start + own, wanted), max(start, 0))
+        first, last = max(start, 0), min(start + own, wanted)
+        if first >= last:
+            return pasted
         target.append(slice(first, last))
         source.append(slice(first - start, last - start))
-    target[:] = [slice(min(part.start, n), min(part.stop, n)) for part, n in zip(target, shape, strict=True)]
-    chosen = layers[(slice(None), *source)]
-    if all(part.stop > part.start for part in target):
-        pasted[(slice(None), *target)] = chosen
+    pasted[(slice(None), *target)] = layers[(slice(None), *source)]
     return pasted
 
 

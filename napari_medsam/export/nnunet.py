@@ -54,8 +54,8 @@ class NnunetCase:
 def write_nnunet(cases: Iterable[NnunetCase], folder: str | Path) -> dict[str, int]:
     """Write a training set: complete, or not at all.
 
-    Labels count from 1 without a gap, as nnU-Net wants them: an object has the same number in all cases by its
-    name, in the order in which names first appear.
+    Labels count from 1 without a gap, as nnU-Net wants them: a name has the same number in all cases, in the
+    order in which names first appear.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def image_of(
 
 
 def series_files(image: Path, series: str | None = None) -> tuple[Path, ...]:
-    """Return the files of a DICOM series, for `write_segmentation`; a file that is no folder stands for itself.
+    """Return the files of a DICOM series, for `write_segmentation`; a single file stands for itself.
 
     Parameters
     ----------

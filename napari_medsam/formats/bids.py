@@ -18,11 +18,12 @@ from pathlib import Path
 from napari_medsam.segments import Color, Segment, SegmentationError
 from napari_medsam.terminology import Code, Term
 
-__all__ = ["LabelRow", "description_text", "parse_table", "sidecar_path", "table_text"]
+__all__ = ["LabelRow", "description_text", "is_ours", "parse_table", "sidecar_path", "table_text"]
 
 _COLUMNS = ("index", "name", "color")
 _CODES = ("category", "type", "modifier", "region")
 _MOST_BYTES = 2**24
+_OURS = "Segmentation made interactively with napari-medsam."
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class LabelRow:
 def sidecar_path(path: Path, suffix: str) -> Path:
     """Where a table or description goes that belongs to a .nii or .nii.gz file."""
     return path.with_name(re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) + suffix)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a table or description was written here, so that it may be written anew."""
+    start = path.read_bytes()[:4096]
+    return start.startswith("\t".join([*_COLUMNS, *_CODES]).encode()) or _OURS.encode() in start
 
 
 def table_text(segments: Iterable[Segment]) -> str:
@@ -84,7 +91,7 @@ def description_text(sources: Sequence[str], version: str, *, overlaps: bool = F
         Whether segments overlapped before they became one label map.
     """
     description = {
-        "Description": "Segmentation made interactively with napari-medsam.",
+        "Description": _OURS,
         "Type": "ROI",
         "Sources": list(sources),
         "GeneratedBy": [{"Name": "napari-medsam", "Version": version}],

@@ -1,7 +1,7 @@
-"""Names and colours of labels inside a NIfTI header: the XML label table of Caret, as TotalSegmentator writes it.
+"""Names and colours of labels in a NIfTI header: Caret's XML label table, as TotalSegmentator writes it.
 
-TotalSegmentator, Nora and Connectome Workbench look for it in the header's first extension, under code 0. That
-code says "of unknown type", so a reader has to look at the content; others pass it over.
+TotalSegmentator and Nora look for it in the header's first extension, under code 0. That code says "of
+unknown type", so a reader has to look at the content; others pass it over.
 """
 
 from __future__ import annotations

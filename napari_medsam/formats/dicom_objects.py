@@ -1,4 +1,4 @@
-"""What DICOM segmentations and structure sets share: pydicom and highdicom when there are any, and their errors."""
+"""What DICOM segmentations and structure sets share: pydicom and highdicom, and their errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def understood() -> Iterator[None]:
         raise
     except _FAULTS as error:
         raise VolumeError(
-            f"the DICOM object is damaged or lacks something it must say ({printable(str(error)).rstrip('.')})."
+            "the DICOM object is damaged or lacks something it must say "
+            f"({printable(str(error)).rstrip('.')})."
         ) from None
 
 
@@ -85,7 +86,7 @@ def header_of(path: Path) -> Dataset:
 
 
 def referenced_series(header: Dataset) -> tuple[str, ...]:
-    """Return the UIDs of the image series that a segmentation or structure set was made on, where it says so."""
+    """UIDs of the image series that a segmentation or structure set was made on, where it says so."""
     found = [item.get("SeriesInstanceUID") for item in header.get("ReferencedSeriesSequence", [])]
     for frame in header.get("ReferencedFrameOfReferenceSequence", []):
         for study in frame.get("RTReferencedStudySequence", []):

@@ -36,7 +36,7 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, images: Sequence[Pat
     path
         A file that does not exist yet.
     images
-        The files of the series that lies on the segmentation's grid: one for each slice, or one multi-frame file.
+        The files of the series on the segmentation's grid: one for each slice, or one multi-frame file.
     version
         Of this program, for the record.
 
@@ -127,8 +127,8 @@ def _sorted_headers(images: Sequence[Path], geometry: Geometry) -> list[Dataset]
         return headers
     if len(headers) != geometry.shape[0]:
         raise VolumeError(
-            f"the series has {len(headers)} files, expected {geometry.shape[0]}, one for each slice; where it "
-            "holds several images of each slice, separate them first."
+            f"the series has {len(headers)} files, expected {geometry.shape[0]}, one for each slice; where "
+            "it holds several images of each slice, separate them first."
         )
     to_index = np.linalg.inv(geometry.affine)
     placed: dict[int, Dataset] = {}
@@ -179,7 +179,7 @@ def _coded(code: Code) -> Any:
 
 
 def _geometry(grid: Any) -> tuple[Geometry, bool]:
-    """Grid of highdicom's volume, with slices along row x column as this package reads series, or turned over."""
+    """Grid of highdicom's volume, slices along row x column as in series here, and whether that turned it."""
     slices, rows, columns = grid.spatial_shape
     affine = np.asarray(grid.affine, np.float64)[:, [2, 1, 0, 3]]
     upside_down = bool(np.linalg.det(affine[:3, :3]) < 0)

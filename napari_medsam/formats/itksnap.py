@@ -1,7 +1,7 @@
 """ITK-SNAP's label description file: names and colours, one line each.
 
-A line holds the label, red, green, blue (0 to 255), opacity (0 to 1), whether it is visible in slices and as a
-mesh, and the name in double quotes; lines that begin with # are comments.
+A line holds the label, red, green, blue (0 to 255), opacity (0 to 1), whether it is visible in slices and as
+a mesh, and the name in double quotes; lines that begin with # are comments.
 """
 
 from __future__ import annotations

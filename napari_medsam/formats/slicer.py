@@ -129,10 +129,9 @@ def _segments(fields: Mapping[str, str], layers: NDArray[np.unsignedinteger]) ->
         color = _color(about["Color"]) or default_color(n + 1)
         segments.append(Segment(label, name, color, _term(fields.get(f"Segment{n}_Tags", "")), layer))
     known = {(segment.layer, segment.label) for segment in segments}
-    for index, layer_voxels in enumerate(layers):
-        for label in np.unique(layer_voxels).tolist():
-            if label and (index, label) not in known:
-                segments.append(Segment(label, f"label {label}", default_color(label), None, index))
+    for index, voxels in enumerate(layers):
+        nameless = [n for n in np.unique(voxels).tolist() if n and (index, n) not in known]
+        segments += [Segment(n, f"label {n}", default_color(n), None, index) for n in nameless]
     return segments
 
 
