@@ -65,7 +65,7 @@ _CATEGORIES = {
 _SIDES = {"left": Code("7771000", "SCT", "Left"), "right": Code("24028007", "SCT", "Right")}
 
 OTHER = Term(_CATEGORIES["tissue"], Code("85756007", "SCT", "Tissue"))
-"""What a segment is taken for whose name says nothing to the table: 3D Slicer's choice, too."""
+"""What files that must say something call a segment without a term, as 3D Slicer does; read back as none."""
 
 
 def term_for(name: str) -> Term | None:

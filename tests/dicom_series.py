@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from napari_medsam.volume import Geometry
+if TYPE_CHECKING:
+    from napari_medsam.volume import Geometry
 
 
 def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None) -> str:
@@ -39,8 +41,8 @@ def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None) ->
         image.PixelSpacing = [geometry.spacing[1], geometry.spacing[2]]
         image.SliceThickness = geometry.spacing[0]
         image.PositionReferenceIndicator = ""
-        image.ImageOrientationPatient = [*direction[:, 0].round(14), *direction[:, 1].round(14)]
-        image.ImagePositionPatient = list((geometry.affine @ (0, 0, z, 1))[:3].round(10))
+        image.ImageOrientationPatient = [f"{part:.10f}" for part in direction[:, :2].T.ravel()]
+        image.ImagePositionPatient = [f"{part:.8f}" for part in (geometry.affine @ (0, 0, z, 1))[:3]]
         image.PixelData = np.full((rows, columns), z, np.int16).tobytes()
         image.file_meta = FileMetaDataset()
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID

@@ -36,7 +36,6 @@ def test_every_code_is_one_that_dicom_defines() -> None:
         ("left kidney", "Kidney"),
         ("pancreas", "Pancreas"),
         ("aorta", "Aorta"),
-        ("urinary_bladder", "UrinaryBladder"),
         ("prostate", "Prostate"),
         ("brain", "Brain"),
         ("lesion", "Lesion"),

@@ -32,9 +32,9 @@ def placed_on(
 ) -> Segmentation:
     """Put a segmentation on the grid of an image.
 
-    One whose voxels are voxels of the image is put in its place as it is, even if it holds not all of them (3D
-    Slicer and DICOM leave out empty borders and slices) or in another order of axes (converters of DICOM turn
-    them).
+    One whose voxels are voxels of the image is put in its place as it is, even if it holds not all of them
+    (3D Slicer and DICOM leave out empty borders and slices) or in another order of axes (converters of DICOM
+    turn them).
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def _corners(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def _turned(layers: NDArray, own: Geometry, wanted: Geometry) -> tuple[NDArray, Geometry]:
-    """Layers with the axes of another grid where theirs are the same but for order and sign; else as they are."""
+    """Layers with the axes of another grid where only order and sign differ; else as they are."""
     cosines = np.reshape(wanted.direction, (3, 3)).T @ np.reshape(own.direction, (3, 3))
     signs = np.rint(cosines)
     if np.abs(cosines - signs).max() > _SAME_COSINE or np.linalg.matrix_rank(signs) < 3:

@@ -149,7 +149,7 @@ def _sorted_headers(images: Sequence[Path], geometry: Geometry) -> list[Dataset]
 def _pixels(segmentation: Segmentation, segments: Sequence[Segment]) -> NDArray:
     """Labels from 1 on (z, y, x), or, where segments overlap, one mask for each behind each other."""
     if len(segmentation.layers) > 1:
-        return np.stack([segmentation.mask(segment) for segment in segments], axis=-1)
+        return np.stack([segmentation.mask(segment) for segment in segments], axis=-1).astype(np.uint8)
     pixels = np.zeros(segmentation.geometry.shape, np.min_scalar_type(len(segments)))
     for number, segment in enumerate(segments, start=1):
         pixels[segmentation.mask(segment)] = number
@@ -204,7 +204,8 @@ def _segment(item: Dataset, number: int) -> Segment:
     if kind is not None and category is not None:
         nested = item.SegmentedPropertyTypeCodeSequence[0]
         modifier = _code(nested, "SegmentedPropertyTypeModifierCodeSequence")
-        term = Term(category, kind, modifier, _code(item, "AnatomicRegionSequence"))
+        said = Term(category, kind, modifier, _code(item, "AnatomicRegionSequence"))
+        term = None if said == OTHER else said
     name = str(item.get("SegmentLabel") or "").strip() or (term.name if term else f"segment {number}")
     return Segment(number, name[:256], _color(item) or default_color(number), term)
 

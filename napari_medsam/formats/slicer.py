@@ -197,7 +197,10 @@ def _term(tags: str) -> Term | None:
     if len(parts) < 7:
         return None
     category, kind, modifier, region = (_code(parts[k]) for k in (1, 2, 3, 5))
-    return None if category is None or kind is None else Term(category, kind, modifier, region)
+    if category is None or kind is None:
+        return None
+    term = Term(category, kind, modifier, region)
+    return None if term == OTHER else term
 
 
 def _code(triplet: str) -> Code | None:

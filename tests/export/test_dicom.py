@@ -25,7 +25,7 @@ from napari_medsam.export import (
     series_files,
     write_segmentation,
 )
-from napari_medsam.terminology import OTHER, term_for
+from napari_medsam.terminology import term_for
 from napari_medsam.volume import Geometry, VolumeError, read_volume
 
 highdicom = pytest.importorskip("highdicom")
@@ -72,14 +72,15 @@ def test_segmentation_comes_back_on_its_series(geometry: Geometry, tmp_path: Pat
     expected = np.select([meant.labels == k for k in (1, 3, 8)], [1, 2, 3])
     np.testing.assert_array_equal(found.labels, expected)
     assert [segment.name for segment in found.segments] == ["left kidney", "something odd", "Liver"]
-    assert [segment.term for segment in found.segments] == [term_for("left kidney"), OTHER, term_for("liver")]
+    terms = [segment.term for segment in found.segments]
+    assert terms == [term_for("left kidney"), None, term_for("liver")]
     for one, other in zip(found.segments, meant.segments, strict=True):
         # DICOM keeps colours as CIELab in 16 bits.
         np.testing.assert_allclose(one.color, other.color, atol=1)
 
 
 def test_highdicom_sees_every_frame_on_its_image(geometry: Geometry, tmp_path: Path) -> None:
-    """A viewer overlays by SOP instance and position: both have to name the slice the labels were drawn on."""
+    """A viewer overlays by SOP instance and by position: both have to name the slice drawn on."""
     meant = written(tmp_path / "ct", geometry, tmp_path / "seg.dcm")
     headers = [pydicom.dcmread(path) for path in series_files(tmp_path / "ct")]
     headers.sort(key=lambda header: header.InstanceNumber)

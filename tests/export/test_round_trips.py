@@ -106,7 +106,7 @@ def test_overlaps_survive_in_a_slicer_file(geometry: Geometry, tmp_path: Path) -
 
 
 def test_pynrrd_reads_the_fields_that_slicer_documents(geometry: Geometry, tmp_path: Path) -> None:
-    """An independent reader finds layers, places, names, colours, extents and codes as Slicer describes them."""
+    """An independent reader finds layers, names, colours, extents and codes as Slicer describes them."""
     meant = overlapping(geometry)
     write_segmentation(meant, tmp_path / "a.seg.nrrd")
     voxels, header = nrrd.read(str(tmp_path / "a.seg.nrrd"))
@@ -149,7 +149,7 @@ def test_names_that_totalsegmentator_wrote_come_back(geometry: Geometry, tmp_pat
     """Labels of its 117 organs are the commonest start; here as nibabel and its documentation have them."""
     xml = (
         '<?xml version="1.0" encoding="UTF-8"?> <CaretExtension> <VolumeInformation Index="0"> <LabelTable>\n'
-        '<Label Key="1" Red="1.0" Green="0.0" Blue="0.5019607843137255" Alpha="1"><![CDATA[spleen]]></Label>\n'
+        '<Label Key="1" Red="1.0" Green="0.0" Blue="0.50196078" Alpha="1"><![CDATA[spleen]]></Label>\n'
         '<Label Key="2" Red="0.0" Green="1.0" Blue="0.0" Alpha="1"><![CDATA[kidney_right]]></Label>\n'
         " </LabelTable> </VolumeInformation></CaretExtension>\n              "
     )
@@ -278,10 +278,16 @@ def test_segmentation_without_an_object_comes_back_empty(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "xml",
     [
-        b'<!DOCTYPE x [<!ENTITY a "aaaa">]><CaretExtension><LabelTable><Label Key="1">&a;</Label></LabelTable>',
+        (
+            b'<!DOCTYPE x [<!ENTITY a "aaaa">]><CaretExtension><LabelTable><Label Key="1">&a;</Label>'
+            b"</LabelTable></CaretExtension>"
+        ),
         b"<CaretExtension><LabelTable>",
-        b'<CaretExtension><V><LabelTable><Label Key="x">a</Label></LabelTable></V></CaretExtension>',
-        b'<CaretExtension><V><LabelTable><Label Key="1" Red="1e999">a</Label></LabelTable></V></CaretExtension>',
+        (b'<CaretExtension><V><LabelTable><Label Key="x">a</Label></LabelTable></V></CaretExtension>'),
+        (
+            b'<CaretExtension><V><LabelTable><Label Key="1" Red="1e999">a</Label></LabelTable></V>'
+            b"</CaretExtension>"
+        ),
         b"\xff" * 40,
     ],
 )
