@@ -34,7 +34,7 @@ napari-medsam measure result.nii.gz --reference truth.nii.gz --tolerance-mm 1
 
 @reported
 def measure(
-    labels: Annotated[Path, typer.Argument(help="Label map to measure.")],
+    labels: Annotated[Path, typer.Argument(help="Label map, or 3D Slicer or DICOM segmentation.")],
     image: Annotated[
         Path | None,
         typer.Option(help="Image or DICOM folder on the same grid, for the intensities (HU for CT)."),
@@ -67,26 +67,28 @@ def measure(
     debug: Debug = False,
 ) -> None:
     """Measure every label of LABELS, and compare them with a reference where there is one."""
+    from napari_medsam.export import image_of, placed_on, read_segmentation
     from napari_medsam.measurements import compare_labels, measure_labels, measurements_to_csv
-    from napari_medsam.volume import read_labels, read_volume
+    from napari_medsam.volume import read_labels
 
-    names = parse_names(label or [])
-    found = read_labels(labels)
+    scan = None if image is None else image_of(labels, image, series=series, time_point=time_point)
+    found = read_segmentation(labels, geometry=scan and scan.geometry).flattened()
+    if scan is not None:
+        found = placed_on(found, scan.geometry)
     geometry = found.geometry
-    scan = None if image is None else read_volume(image, series=series, time_point=time_point)
-    truth = None if reference is None else read_labels(reference)
-    for path, other in ((image, scan), (reference, truth)):
-        difference = "" if other is None else geometry.difference(other.geometry)
-        if difference:
-            raise ArgumentError(f"{labels} and {path} are not on the same grid: {difference}")
-    measured = measure_labels(found.array, geometry, image=scan, names=names, axis=parse_axis(axis, geometry))
-    scores = (
-        []
-        if truth is None
-        else compare_labels(
-            truth.array, found.array, geometry.spacing, tolerance_mm=tolerance_mm, names=names
-        )
+    names = {each.label: each.name for each in found.segments} | parse_names(label or [])
+    measured = measure_labels(
+        found.labels, geometry, image=scan, names=names, axis=parse_axis(axis, geometry)
     )
+    scores: list[LabelScore] = []
+    if reference is not None:
+        truth = read_labels(reference)
+        difference = geometry.difference(truth.geometry)
+        if difference:
+            raise ArgumentError(f"{labels} and {reference} are not on the same grid: {difference}")
+        scores = compare_labels(
+            truth.array, found.labels, geometry.spacing, tolerance_mm=tolerance_mm, names=names
+        )
     if csv is not None:
         csv.write_text(measurements_to_csv(measured, scores), encoding="utf-8", newline="")
     unit = "HU" if scan is not None and scan.modality == "CT" else ""
@@ -100,7 +102,7 @@ def measure(
             }
         )
         return
-    for note in () if scan is None else scan.notes:
+    for note in (*found.notes, *(() if scan is None else scan.notes)):
         say(note)
     _print_measurements(measured, unit)
     if scores:
