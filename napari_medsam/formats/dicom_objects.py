@@ -65,7 +65,7 @@ def understood() -> Iterator[None]:
     except _FAULTS as error:
         raise VolumeError(
             "the DICOM object is damaged or lacks something it must say "
-            f"({printable(str(error)).rstrip('.')})."
+            f"({type(error).__name__}: {printable(str(error)).rstrip('.')})."
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
@@ -18,12 +19,16 @@ from napari_medsam.terminology import OTHER, Code, Term
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["read_dicom_seg", "write_dicom_seg"]
+__all__ = ["IncompleteSeriesWarning", "read_dicom_seg", "write_dicom_seg"]
 
 _MOST_VOXELS = 2**31
 _SOFTWARE = "napari-medsam"
 _HALF = 0.5
 """A fractional segment is where its probability or its share of the voxel is at least this."""
+
+
+class IncompleteSeriesWarning(UserWarning):
+    """A DICOM series lacks what a segmentation of it has to say."""
 
 
 def write_dicom_seg(segmentation: Segmentation, path: Path, images: Sequence[Path], version: str) -> None:
@@ -36,7 +41,8 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, images: Sequence[Pat
     path
         A file that does not exist yet.
     images
-        The files of the series on the segmentation's grid: one for each slice, or one multi-frame file.
+        The files of the series on the segmentation's grid: one for each slice, or one multi-frame file. UIDs
+        that anonymising took out are made up, with a warning.
     version
         Of this program, for the record.
 
@@ -47,6 +53,7 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, images: Sequence[Pat
     """
     highdicom = dicom_library("highdicom")
     headers = _sorted_headers(images, segmentation.geometry)
+    _complete(headers)
     segments = [segment for segment in segmentation.segments if segmentation.mask(segment).any()]
     if not segments:
         raise VolumeError("nothing is segmented, expected at least one segment with a voxel.")
@@ -115,6 +122,31 @@ def read_dicom_seg(path: Path) -> Segmentation:
             geometry,
             lambda n, label, layer: Segment(label, items[n].name, items[n].color, items[n].term, layer),
             source=str(path),
+        )
+
+
+def _complete(headers: Sequence[Dataset]) -> None:
+    """Fill in what anonymisers took out and a segmentation cannot do without, as far as that can be known."""
+    pydicom = dicom_library("pydicom")
+    for header in headers:
+        for keyword in ("SOPClassUID", "SOPInstanceUID"):
+            if not header.get(keyword):
+                # The file itself says them a second time.
+                setattr(header, keyword, header.file_meta.get(f"MediaStorage{keyword}") or "")
+            if not header.get(keyword):
+                raise VolumeError(f"a slice of the series has no {keyword}, to which the labels could refer.")
+    seed = sorted(str(header.SOPInstanceUID) for header in headers)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        if all(header.get(keyword) for header in headers):
+            continue
+        # The same series gets the same ones each time, so that its segmentations stay together.
+        invented = pydicom.uid.generate_uid(entropy_srcs=[keyword, *seed])
+        for header in headers:
+            setattr(header, keyword, invented)
+        warnings.warn(
+            f"The series has no {keyword}: one was made up, by which no archive can find the images.",
+            IncompleteSeriesWarning,
+            stacklevel=2,
         )
 
 

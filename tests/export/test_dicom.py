@@ -25,6 +25,7 @@ from napari_medsam.export import (
     series_files,
     write_segmentation,
 )
+from napari_medsam.formats.dicom_seg import IncompleteSeriesWarning
 from napari_medsam.terminology import term_for
 from napari_medsam.volume import Geometry, VolumeError, read_volume
 
@@ -154,14 +155,38 @@ def test_another_series_is_refused(oblique: Geometry, tmp_path: Path) -> None:
         placed_on(read_segmentation(tmp_path / "seg.dcm"), far)
 
 
+def without(folder: Path, *keywords: str) -> None:
+    """Do to a series what anonymisers do."""
+    for path in folder.iterdir():
+        header = pydicom.dcmread(path)
+        for keyword in keywords:
+            setattr(header, keyword, "")
+        header.save_as(path)
+
+
+def test_series_without_uids_is_told_and_keeps_its_images(oblique: Geometry, tmp_path: Path) -> None:
+    """Anonymisers empty UIDs; those of the slices stand in the files a second time, the others are made up."""
+    meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
+    slices = {pydicom.dcmread(path).SOPInstanceUID for path in (tmp_path / "ct").iterdir()}
+    without(tmp_path / "ct", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
+    studies = []
+    for name in ("one.dcm", "two.dcm"):
+        with pytest.warns(IncompleteSeriesWarning, match="has no StudyInstanceUID"):
+            write_segmentation(meant, tmp_path / name, series=series_files(tmp_path / "ct"))
+        seg = pydicom.dcmread(tmp_path / name)
+        studies.append(seg.StudyInstanceUID)
+        references = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        assert {item.ReferencedSOPInstanceUID for item in references} <= slices
+    assert studies[0] == studies[1]
+
+
 def test_series_that_lacks_what_dicom_wants_is_told(oblique: Geometry, tmp_path: Path) -> None:
-    """Anonymisers leave things out; the user should hear which."""
     meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
     for path in (tmp_path / "ct").iterdir():
         header = pydicom.dcmread(path)
-        del header.StudyInstanceUID
+        del header.PatientID
         header.save_as(path)
-    with pytest.raises(VolumeError, match="StudyInstanceUID") as caught:
+    with pytest.raises(VolumeError, match="PatientID") as caught:
         write_segmentation(meant, tmp_path / "new.dcm", series=series_files(tmp_path / "ct"))
     assert "\n" not in str(caught.value)
 
@@ -289,7 +314,8 @@ def test_real_series_gives_a_valid_segmentation(real_data: Path, tmp_path: Path)
     image = image_of(case / "labels.nii.gz", case / "dicom")
     meant = placed_on(read_segmentation(case / "labels.nii.gz"), image.geometry)
     path = tmp_path / "seg.dcm"
-    write_segmentation(meant, path, series=series_files(case / "dicom"))
+    with pytest.warns(IncompleteSeriesWarning):
+        write_segmentation(meant, path, series=series_files(case / "dicom"))
     found = placed_on(read_segmentation(path), image.geometry)
     expected = np.searchsorted([segment.label for segment in meant.segments], meant.labels) + 1
     np.testing.assert_array_equal(found.flattened().labels, np.where(meant.labels > 0, expected, 0))

@@ -66,8 +66,8 @@ def test_mask_without_empty_borders_is_put_in_its_place(start: tuple[int, int, i
     )
 
 
-@pytest.mark.parametrize("signs", product((1, -1), repeat=3))
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("signs", [*product((1, -1), repeat=3)])
+@pytest.mark.parametrize("order", [*permutations(range(3))])
 def test_mask_with_other_axes_is_turned_voxel_by_voxel(
     order: tuple[int, ...], signs: tuple[int, ...]
 ) -> None:
