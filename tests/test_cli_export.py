@@ -88,6 +88,17 @@ def test_several_label_maps_become_a_training_set(tmp_path: Path) -> None:
     assert "2 label files and 1 images" in run(*(path for path, _ in pairs), *words[:2], "-o", folder).stderr
 
 
+def test_cases_in_folders_of_their_own_are_called_after_these(tmp_path: Path) -> None:
+    paths = []
+    for name in ("anna", "ben"):
+        (tmp_path / name).mkdir()
+        paths.append(write_labels(labels(), GRID, tmp_path / name / "labels.nii.gz"))
+    words = [word for path in paths for word in ("--image", path)]
+    done(*paths, *words, "-o", tmp_path / "Dataset001_X")
+    found = {path.name for path in (tmp_path / "Dataset001_X" / "labelsTr").iterdir()}
+    assert found == {"anna.nii.gz", "ben.nii.gz"}
+
+
 def test_labels_on_another_grid_are_resampled_only_on_request(label_map: Path, tmp_path: Path) -> None:
     finer = Geometry((5, 12, 14), (3.0, 0.35, 0.4), (-12.7, 33.075, 80.125))
     image = write_labels(np.zeros(finer.shape, np.uint8), finer, tmp_path / "image.nii.gz")

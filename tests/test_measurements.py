@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from napari_medsam.measurements import (
     measurements_to_csv,
     surface_mm2,
 )
-from napari_medsam.volume import Geometry, Volume, write_labels
+from napari_medsam.volume import Geometry, Volume, read_labels, read_volume, write_labels
 
 OBLIQUE = tuple(Rotation.from_rotvec([0.3, -0.2, 0.5]).as_matrix().ravel())
 
@@ -143,6 +144,31 @@ def test_intensities_are_those_that_itk_computes() -> None:
     assert found.intensities.maximum == pytest.approx(statistics.GetMaximum(7))
     inside = sorted(values[2:6, 5:15, 6:26].ravel().tolist())
     assert found.intensities.percentiles[2] == pytest.approx((inside[399] + inside[400]) / 2)
+
+
+def test_real_cases_have_the_numbers_that_itk_computes(real_data: Path) -> None:
+    """Volume, mean and deviation of every label of every CT and MR volume, by other code from the same files."""
+    seen = 0
+    for folder in sorted(path.parent for path in real_data.glob("*/labels.nii.gz")):
+        image, labels = read_volume(folder / "image.nii.gz"), read_labels(folder / "labels.nii.gz")
+        if image.array.ndim == 4:
+            continue
+        pixels = sitk.GetImageFromArray(labels.array)
+        pixels.SetSpacing(labels.geometry.spacing[::-1])
+        shape, values = sitk.LabelShapeStatisticsImageFilter(), sitk.LabelStatisticsImageFilter()
+        shape.ComputePerimeterOff()
+        shape.Execute(pixels)
+        values.Execute(
+            sitk.GetImageFromArray(image.array.astype(np.float64)), sitk.GetImageFromArray(labels.array)
+        )
+        for found in measure_labels(labels.array, labels.geometry, image=image):
+            assert found.volume_ml == pytest.approx(shape.GetPhysicalSize(found.label) / 1000, rel=1e-9)
+            assert found.intensities.mean == pytest.approx(values.GetMean(found.label), rel=1e-6, abs=1e-6)
+            n = found.voxels
+            sd = values.GetSigma(found.label) * math.sqrt((n - 1) / n)
+            assert found.intensities.sd == pytest.approx(sd, rel=1e-6, abs=1e-6)
+            seen += 1
+    assert seen > 50
 
 
 def test_voxels_without_a_value_do_not_spoil_the_mean() -> None:

@@ -189,10 +189,14 @@ def _cases(
 ) -> Iterator[NnunetCase]:
     from napari_medsam.export import NnunetCase
 
-    for path, image in zip(labels, images, strict=True):
+    names = [path.name.partition(".")[0] for path in labels]
+    if len(set(names)) < len(names):
+        # One folder for each case, with files of the same names.
+        names = [path.absolute().parent.name for path in labels]
+    for name, path, image in zip(names, labels, images, strict=True):
         segmentation, scan = read(path, image)
         if scan is None:
             raise ArgumentError(f"A training set needs the image of {path}: give it with --image.")
         if overlap is not None:
             segmentation = segmentation.flattened(overlap.value)
-        yield NnunetCase(path.name.partition(".")[0], scan, segmentation)
+        yield NnunetCase(name, scan, segmentation)

@@ -70,6 +70,7 @@ def measure(
     from napari_medsam.export import image_of, placed_on, read_segmentation
     from napari_medsam.measurements import compare_labels, measure_labels, measurements_to_csv
     from napari_medsam.volume import read_labels
+    from napari_medsam.windowing import guess_modality
 
     scan = None if image is None else image_of(labels, image, series=series, time_point=time_point)
     found = read_segmentation(labels, geometry=scan and scan.geometry).flattened()
@@ -91,7 +92,7 @@ def measure(
         )
     if csv is not None:
         csv.write_text(measurements_to_csv(measured, scores), encoding="utf-8", newline="")
-    unit = "HU" if scan is not None and scan.modality == "CT" else ""
+    unit = "HU" if scan is not None and guess_modality(scan) == "CT" else ""
     if as_json:
         print_json(
             {
@@ -110,19 +111,19 @@ def measure(
 
 
 def _print_measurements(measured: list[Measurement], unit: str) -> None:
-    table = Table("label", "slices", caption="RECIST: longest diameter x perpendicular one, on its slice")
-    for heading in ("voxels", "mL", "surface cm²", "sphericity", "RECIST mm"):
+    table = Table(
+        "label", "slices", caption="--csv and --json have more: voxels, sphericity, ends of diameters"
+    )
+    for heading in ("mL", "surface cm²", "RECIST mm"):
         table.add_column(heading, justify="right")
     if any(each.intensities is not None for each in measured):
         table.add_column(f"mean ± SD {unit}".strip(), justify="right")
     for each in measured:
         recist, values = each.recist, each.intensities
         cells = [
-            str(each.voxels),
             f"{each.volume_ml:.2f}",
             "" if each.surface_mm2 is None else f"{each.surface_mm2 / 100:.1f}",
-            "" if each.sphericity is None else f"{each.sphericity:.2f}",
-            f"{recist.long.length_mm:.1f} x {recist.short.length_mm:.1f} ({recist.index})",
+            f"{recist.long.length_mm:.1f} x {recist.short.length_mm:.1f}",
         ]
         if values is not None:
             cells.append(f"{values.mean:.1f} ± {values.sd:.1f}")

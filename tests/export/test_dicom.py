@@ -165,7 +165,7 @@ def without(folder: Path, *keywords: str) -> None:
 
 
 def test_series_without_uids_is_told_and_keeps_its_images(oblique: Geometry, tmp_path: Path) -> None:
-    """Anonymisers empty UIDs; those of the slices stand in the files a second time, the others are made up."""
+    """Anonymisers empty UIDs; those of slices stand in the files a second time, others are made up."""
     meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
     slices = {pydicom.dcmread(path).SOPInstanceUID for path in (tmp_path / "ct").iterdir()}
     without(tmp_path / "ct", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
