@@ -4,10 +4,7 @@ Here arrays, (z, y, x), meet files, which count (x, y, z). What a format looks l
 `napari_medsam.formats`; what a volume is, of `napari_medsam.geometry`, whose names can be imported from here.
 """
 
-import os
-import secrets
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_medsam.formats import dicom
+from napari_medsam.formats.common import replacing, told
 from napari_medsam.formats.dicom import DicomSeries
 from napari_medsam.formats.dicom_header import looks_like_dicom
 from napari_medsam.formats.itk import read_itk, write_itk
@@ -73,7 +71,7 @@ def read_volume(path: str | Path, *, series: str | None = None, time_point: int 
         When the file says something impossible about where its voxels lie.
     """
     path = Path(path)
-    with _told(path, "read"):
+    with told(path, "read"):
         volume = _read(path, series, time_point)
         if volume.array.dtype.kind == "f":
             n_odd = volume.array.size - np.count_nonzero(np.isfinite(volume.array))
@@ -93,7 +91,7 @@ def list_series(folder: str | Path) -> list[DicomSeries]:
     VolumeError
         When there is no such folder or one of its DICOM files is damaged.
     """
-    with _told(Path(folder), "searched for DICOM series"):
+    with told(Path(folder), "searched for DICOM series"):
         return dicom.list_series(Path(folder))
 
 
@@ -116,7 +114,7 @@ def read_labels(path: str | Path) -> Volume:
         When the file cannot be read, or holds anything but whole numbers of 0 to 4294967295.
     """
     volume = read_volume(path)
-    with _told(Path(path), "read as labels"):
+    with told(Path(path), "read as labels"):
         if volume.array.ndim != 3:
             raise VolumeError("it holds colours, expected whole numbers.")
         return replace(volume, array=_smallest(volume.array))
@@ -150,7 +148,7 @@ def write_labels(labels: ArrayLike, geometry: Geometry, path: str | Path) -> Pat
         file cannot be written.
     """
     path = Path(path)
-    with _told(path, "written"):
+    with told(path, "written"):
         suffix = _suffix(path, _WRITERS)
         if suffix is None:
             raise VolumeError(f"its name ends in none of {', '.join(_WRITERS)}, expected one of these.")
@@ -185,13 +183,9 @@ def _read(path: Path, series: str | None, time_point: int | None) -> Volume:
 
 
 def _write_safely(labels: NDArray[np.unsignedinteger], geometry: Geometry, path: Path, suffix: str) -> None:
-    target = Path(os.path.realpath(path))  # a link stays a link, its target is replaced
     # Voxels inside an .mhd are as valid as beside it, and two files could not be replaced at once.
-    actual_suffix = ".mha" if suffix == ".mhd" else suffix
-    temporary = target.parent / f".napari-medsam-{secrets.token_hex(6)}{actual_suffix}"
-    try:
+    with replacing(path, ".mha" if suffix == ".mhd" else suffix) as temporary:
         _WRITERS[suffix](labels, geometry, temporary)
-        _flush(temporary)
         written = read_labels(temporary)
         difference = geometry.difference(written.geometry)
         if difference or not np.array_equal(written.array, labels):
@@ -199,21 +193,6 @@ def _write_safely(labels: NDArray[np.unsignedinteger], geometry: Geometry, path:
             raise VolumeError(
                 f"what was read back differs ({reason}), expected the same; use .nrrd, or another disk."
             )
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        # The file is in place; a file system that cannot flush a folder is no reason to call it unwritten.
-        with suppress(OSError):
-            _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _smallest(labels: NDArray) -> NDArray[np.unsignedinteger]:
@@ -230,23 +209,3 @@ def _smallest(labels: NDArray) -> NDArray[np.unsignedinteger]:
 
 def _suffix(path: Path, known: Iterable[str]) -> str | None:
     return next((suffix for suffix in known if path.name.lower().endswith(suffix)), None)
-
-
-@contextmanager
-def _told(path: Path, verb: str) -> Iterator[None]:
-    """Put the path in front of what went wrong."""
-    try:
-        yield
-    except GeometryError as error:
-        raise GeometryError(f"'{path}' cannot be {verb}: {error}") from None
-    except VolumeError as error:
-        raise VolumeError(f"'{path}' cannot be {verb}: {error}") from None
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise VolumeError(
-            f"'{path}' cannot be {verb}: {reason}, expected a usable file; check disk and rights."
-        ) from None
-    except MemoryError:
-        raise VolumeError(
-            f"'{path}' cannot be {verb}: memory is too small for it; crop or resample it."
-        ) from None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -16,7 +15,7 @@ from napari_medsam.cli.arguments import ArgumentError, label_text, parse_names
 from napari_medsam.cli.console import print_json, reported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from napari_medsam.measurements import LabelScore
 
 EXAMPLES = """
 **Examples**
@@ -29,32 +28,6 @@ napari-medsam evaluate reference.nii.gz result.nii.gz --label 1=liver --label 2=
 napari-medsam evaluate reference.nii.gz result.nii.gz --tolerance-mm 1 --json
 ```
 """
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    """How well one label of a segmentation agrees with the reference.
-
-    Attributes
-    ----------
-    label, name
-        Number and name ("" without one).
-    dice, iou, surface_dice : float
-        Overlaps, 0 to 1.
-    hd95_mm : float
-        95th percentile of the distances between the surfaces; infinite where one of the two is empty.
-    reference_ml, segmentation_ml : float
-        Volumes.
-    """
-
-    label: int
-    name: str
-    dice: float
-    iou: float
-    hd95_mm: float
-    surface_dice: float
-    reference_ml: float
-    segmentation_ml: float
 
 
 @reported
@@ -77,6 +50,7 @@ def evaluate(
 
     Both label maps must be on the same grid; a label that only one of them has counts as missed (Dice 0).
     """
+    from napari_medsam.measurements import compare_labels
     from napari_medsam.volume import read_labels
 
     names = parse_names(label or [])
@@ -84,7 +58,9 @@ def evaluate(
     difference = truth.geometry.difference(result.geometry)
     if difference:
         raise ArgumentError(f"{reference} and {segmentation} are not on the same grid: {difference}")
-    scores = score_labels(truth.array, result.array, truth.geometry.spacing, tolerance_mm, names)
+    scores = compare_labels(
+        truth.array, result.array, truth.geometry.spacing, tolerance_mm=tolerance_mm, names=names
+    )
     if as_json:
         print_json(
             {
@@ -95,50 +71,6 @@ def evaluate(
         )
     else:
         _print_table(scores, tolerance_mm)
-
-
-def score_labels(
-    reference: NDArray,
-    segmentation: NDArray,
-    spacing: tuple[float, float, float],
-    tolerance_mm: float,
-    names: Mapping[int, str],
-) -> list[LabelScore]:
-    """Score every label that occurs in either of two label maps of one shape (z, y, x), in ascending order.
-
-    Parameters
-    ----------
-    reference, segmentation : NDArray
-        (z, y, x) of integers, 0 is background.
-    spacing : tuple of float
-        mm (z, y, x).
-    tolerance_mm : float
-        For the surface Dice.
-    names : Mapping[int, str]
-        Names of labels, where there are any.
-    """
-    from napari_medsam.metrics import dice, hd95_mm, iou, surface_dice, volume_ml
-
-    # A lone slice has an outline only; taken as a volume it would have a top and a bottom, too.
-    flat = next((axis for axis, count in enumerate(reference.shape) if count == 1), None)
-    sizes = [size for axis, size in enumerate(spacing) if axis != flat]
-    scores = []
-    for label in sorted({*np.unique(reference).tolist(), *np.unique(segmentation).tolist()} - {0}):
-        truth, result = reference == label, segmentation == label
-        surfaces = (truth, result) if flat is None else (truth.take(0, flat), result.take(0, flat))
-        scores.append(
-            LabelScore(
-                label=label,
-                name=names.get(label, ""),
-                dice=dice(truth, result),
-                iou=iou(truth, result),
-                hd95_mm=hd95_mm(*surfaces, sizes),
-                surface_dice=surface_dice(*surfaces, sizes, tolerance_mm),
-                reference_ml=volume_ml(truth, spacing),
-                segmentation_ml=volume_ml(result, spacing),
-            )
-        )
-    return scores
 
 
 def _means(scores: list[LabelScore]) -> dict[str, float]:

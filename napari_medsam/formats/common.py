@@ -1,15 +1,17 @@
 """What all formats agree on: which volume of a 4D file, which colours, and how much data a file can hold."""
 
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.geometry import Geometry, VolumeError
+from napari_medsam.geometry import Geometry, GeometryError, VolumeError
+from napari_medsam.segments import SegmentationError
 
 __all__ = [
     "DEFLATE_RATIO",
@@ -22,6 +24,8 @@ __all__ = [
     "no_stderr",
     "placed",
     "printable",
+    "replacing",
+    "told",
 ]
 
 GZIP_LEVEL = 3
@@ -139,3 +143,54 @@ def is_gzip(path: Path) -> bool:
     """Whether the content is gzipped, whatever the name says."""
     with path.open("rb") as stream:
         return stream.read(2) == b"\x1f\x8b"
+
+
+@contextmanager
+def told(path: Path, verb: str) -> Iterator[None]:
+    """Put the path in front of what went wrong, and turn errors of the file system into a `VolumeError`."""
+    try:
+        yield
+    except (GeometryError, SegmentationError, VolumeError) as error:
+        raise type(error)(f"'{path}' cannot be {verb}: {error}") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise VolumeError(
+            f"'{path}' cannot be {verb}: {reason}, expected a usable file; check disk and rights."
+        ) from None
+    except MemoryError:
+        raise VolumeError(
+            f"'{path}' cannot be {verb}: memory is too small for it; crop or resample it."
+        ) from None
+
+
+@contextmanager
+def replacing(path: Path, suffix: str) -> Iterator[Path]:
+    """Give a temporary file's name beside `path`, which takes the file's place when all went well.
+
+    Parameters
+    ----------
+    path
+        What is to be there in the end, complete; an older file stays as it was if something goes wrong.
+    suffix
+        How the temporary name ends, for those who tell a format by it.
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link, its target is replaced
+    temporary = target.parent / f".napari-medsam-{secrets.token_hex(6)}{suffix}"
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        # The file is in place; a file system that cannot flush a folder is no reason to call it unwritten.
+        with suppress(OSError):
+            _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +26,64 @@ from napari_medsam.geometry import Geometry, Volume, VolumeError
 if TYPE_CHECKING:
     from SimpleITK import ImageFileReader
 
-__all__ = ["quiet_itk", "read_itk", "write_itk"]
+__all__ = ["ItkImage", "quiet_itk", "read_all", "read_itk", "write_itk"]
 
 _HEADER_BYTES = 2**16
 _MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
+
+
+@dataclass(frozen=True)
+class ItkImage:
+    """Everything a file holds.
+
+    Attributes
+    ----------
+    voxels : (time, z, y, x, channels)
+        Of the file's own type.
+    geometry
+        The grid of one volume.
+    modality
+        As MetaImage says it, "" where the file does not.
+    notes
+        What had to be decided, one sentence each.
+    """
+
+    voxels: NDArray
+    geometry: Geometry
+    modality: str
+    notes: tuple[str, ...]
+
+
+def read_all(path: Path) -> ItkImage:
+    """Read every volume and channel of an NRRD or MetaImage file.
+
+    Raises
+    ------
+    VolumeError, GeometryError
+        When the file is damaged or of an unsupported kind.
+    """
+    from SimpleITK import GetArrayFromImage, GetPixelIDValueAsString, ImageFileReader
+
+    notes: list[str] = []
+    nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+    reader = ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
+    with quiet_itk():
+        reader.ReadImageInformation()
+        kind = GetPixelIDValueAsString(reader.GetPixelID())
+    bits = re.search(r"(\d+)-bit (?:un)?(?:signed integer|float)", kind)
+    if bits is None or kind.startswith("complex"):
+        raise VolumeError(
+            f"the voxels are of type '{kind}', expected real numbers or 8-bit RGB; convert the file."
+        )
+    channels = reader.GetNumberOfComponents()
+    check_size(prod(reader.GetSize()) * channels * int(bits[1]) / 8, _held_bytes(path, nrrd))
+    geometry = _geometry(reader, notes)
+    with quiet_itk():
+        voxels = GetArrayFromImage(reader.Execute()).reshape(-1, *geometry.shape, channels)
+        modality = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
+    return ItkImage(voxels, geometry, modality, tuple(notes))
 
 
 def read_itk(path: Path, time_point: int | None = None) -> Volume:
@@ -51,35 +106,17 @@ def read_itk(path: Path, time_point: int | None = None) -> Volume:
     VolumeError, GeometryError
         When the file is damaged, of an unsupported kind, or 4D and no time point was given.
     """
-    from SimpleITK import GetArrayFromImage, GetPixelIDValueAsString, ImageFileReader
-
-    notes: list[str] = []
-    nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
-    reader = ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
-    with quiet_itk():
-        reader.ReadImageInformation()
-        kind = GetPixelIDValueAsString(reader.GetPixelID())
-    bits = re.search(r"(\d+)-bit (?:un)?(?:signed integer|float)", kind)
-    if bits is None or kind.startswith("complex"):
-        raise VolumeError(
-            f"the voxels are of type '{kind}', expected real numbers or 8-bit RGB; convert the file."
-        )
-    channels = reader.GetNumberOfComponents()
-    check_size(prod(reader.GetSize()) * channels * int(bits[1]) / 8, _held_bytes(path, nrrd))
-    geometry = _geometry(reader, notes)
-    coloured = kind == "vector of 8-bit unsigned integer" and channels in (3, 4)
-    volumes = prod(reader.GetSize()[3:]) * (1 if coloured else channels)
-    index = chosen_volume(volumes, time_point, notes)
-    with quiet_itk():
-        voxels = GetArrayFromImage(reader.Execute()).reshape(-1, *geometry.shape, channels)
-        modality = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
+    found = read_all(path)
+    notes = list(found.notes)
+    channels = found.voxels.shape[-1]
+    coloured = found.voxels.dtype == np.uint8 and channels in (3, 4)
+    index = chosen_volume(len(found.voxels) * (1 if coloured else channels), time_point, notes)
     if coloured:
-        return Volume(colours_to_rgb(voxels[index], notes), geometry, "RGB", str(path), tuple(notes))
+        array = colours_to_rgb(found.voxels[index], notes)
+        return Volume(array, found.geometry, "RGB", str(path), tuple(notes))
     moment, channel = divmod(index, channels)
-    array = np.ascontiguousarray(voxels[moment, ..., channel])
-    return Volume(array, geometry, _MODALITIES.get(modality, ""), str(path), tuple(notes))
+    array = np.ascontiguousarray(found.voxels[moment, ..., channel])
+    return Volume(array, found.geometry, _MODALITIES.get(found.modality, ""), str(path), tuple(notes))
 
 
 def write_itk(labels: NDArray[np.unsignedinteger], geometry: Geometry, path: Path) -> None:

@@ -14,6 +14,7 @@ of a
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from io import BufferedIOBase
 from pathlib import Path
@@ -29,12 +30,20 @@ from napari_medsam.formats.common import (
     colours_to_rgb,
     is_gzip,
 )
-from napari_medsam.formats.nifti_header import Layout, build_header, geometry_of, layout_of, read_header
+from napari_medsam.formats.nifti_header import (
+    Layout,
+    build_header,
+    extensions_in,
+    geometry_of,
+    layout_of,
+    read_header,
+)
 from napari_medsam.geometry import Geometry, Volume, VolumeError
 
-__all__ = ["read_nifti", "write_nifti"]
+__all__ = ["read_extensions", "read_nifti", "write_nifti"]
 
 _READ_PAST_END = 2**20
+_MOST_EXTENSION_BYTES = 2**24
 
 
 # Signalling NaNs of a damaged header are dealt with as values; numpy need not warn of them too.
@@ -82,7 +91,33 @@ def read_nifti(path: Path, time_point: int | None = None) -> Volume:
     return Volume(array, geometry, "RGB" if array.ndim == 4 else "", str(path), tuple(notes))
 
 
-def write_nifti(labels: NDArray[np.unsignedinteger], geometry: Geometry, path: Path) -> None:
+def read_extensions(path: Path) -> list[tuple[int, bytes]]:
+    """Read what stands between header and voxels: code and content of each header extension.
+
+    At most 16 MB of them; what is damaged ends the list.
+
+    Raises
+    ------
+    VolumeError
+        When the file is no NIfTI file.
+    """
+    try:
+        with gzip.open(path) if is_gzip(path) else path.open("rb") as stream:
+            header = read_header(stream)
+            size = layout_of(header).offset - header.dtype.itemsize
+            return extensions_in(stream.read(min(size, _MOST_EXTENSION_BYTES)), header)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise VolumeError(
+            f"the file is damaged or cut short ({error}), expected a whole NIfTI file."
+        ) from None
+
+
+def write_nifti(
+    labels: NDArray[np.unsignedinteger],
+    geometry: Geometry,
+    path: Path,
+    extensions: Sequence[tuple[int, bytes]] = (),
+) -> None:
     """Write labels as a new NIfTI-1 file, gzipped when the name ends in .gz.
 
     Parameters
@@ -93,13 +128,15 @@ def write_nifti(labels: NDArray[np.unsignedinteger], geometry: Geometry, path: P
         The grid of `labels`.
     path
         A file that does not exist yet.
+    extensions
+        Code and content of each header extension.
 
     Raises
     ------
     VolumeError
         When an axis is longer than NIfTI-1 can say.
     """
-    header = build_header(geometry, labels.dtype)
+    header = build_header(geometry, labels.dtype, extensions)
     voxels = np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("<"))
     with ExitStack() as files:
         stream: BufferedIOBase = files.enter_context(path.open("xb"))

@@ -3,6 +3,8 @@
 Fields and their meaning: https://nifti.nimh.nih.gov/nifti-1 and https://nifti.nimh.nih.gov/nifti-2.
 """
 
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 from math import prod
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from napari_medsam.formats.common import WORTH_A_NOTE_MM, placed
 from napari_medsam.geometry import TOLERANCE_MM, Geometry, GeometryError, VolumeError
 
-__all__ = ["Layout", "build_header", "geometry_of", "layout_of", "read_header"]
+__all__ = ["Layout", "build_header", "extensions_in", "geometry_of", "layout_of", "read_header"]
 
 _FIELDS: dict[int, dict[str, tuple[str, int]]] = {
     348: {
@@ -229,8 +231,8 @@ def geometry_of(header: np.void, shape: tuple[int, int, int], notes: list[str]) 
     return placed(shape, affines[used], notes)
 
 
-def build_header(geometry: Geometry, dtype: np.dtype) -> bytes:
-    """Build the 352 bytes that precede the voxels of a NIfTI-1 file.
+def build_header(geometry: Geometry, dtype: np.dtype, extensions: Sequence[tuple[int, bytes]] = ()) -> bytes:
+    """Build what precedes the voxels of a NIfTI-1 file: 352 bytes, and header extensions.
 
     The sform always holds the geometry. The qform holds it too, except where a float32 quaternion would be
     more than 1e-3 mm off; then its code is 0 and readers go by the sform.
@@ -241,6 +243,8 @@ def build_header(geometry: Geometry, dtype: np.dtype) -> bytes:
         Where the voxels lie.
     dtype
         Their type, one that NIfTI has.
+    extensions
+        Code and content of each header extension.
 
     Raises
     ------
@@ -257,7 +261,8 @@ def build_header(geometry: Geometry, dtype: np.dtype) -> bytes:
     header["dim"] = (3, *geometry.shape[::-1], 1, 1, 1, 1)
     header["datatype"] = next(code for code, name in _TYPES.items() if np.dtype(name) == dtype)
     header["bitpix"] = 8 * dtype.itemsize
-    header["vox_offset"] = 352
+    tail = b"".join(_extension(code, content) for code, content in extensions)
+    header["vox_offset"] = 352 + len(tail)
     header["scl_slope"] = 1
     header["xyzt_units"] = 2
     affine = _RAS_TO_LPS @ geometry.affine
@@ -270,7 +275,27 @@ def build_header(geometry: Geometry, dtype: np.dtype) -> bytes:
     header["qoffset"] = affine[:3, 3]
     off_mm = geometry.distance_mm(_RAS_TO_LPS @ _qform(header, geometry.shape))
     header["qform_code"] = int(off_mm <= TOLERANCE_MM)
-    return header.tobytes() + bytes(4)
+    return header.tobytes() + bytes([bool(tail), 0, 0, 0]) + tail
+
+
+def extensions_in(data: bytes, header: np.void) -> list[tuple[int, bytes]]:
+    """Code and content of each extension in the bytes between a header and its voxels."""
+    found: list[tuple[int, bytes]] = []
+    order = header.dtype["datatype"].byteorder
+    at = 4
+    while data[:1] not in (b"", b"\0") and len(data) >= at + 8:
+        size, code = struct.unpack_from(f"{order}2i", data, at)
+        if size < 8 or size > len(data) - at:
+            break
+        found.append((code, data[at + 8 : at + size]))
+        at += size
+    return found
+
+
+def _extension(code: int, content: bytes) -> bytes:
+    """One extension, filled up with spaces, which XML ignores, to the multiple of 16 bytes NIfTI asks for."""
+    size = -(-(len(content) + 8) // 16) * 16
+    return struct.pack("<2i", size, code) + content.ljust(size - 8)
 
 
 def _header_dtype(size: int, order: Literal["<", ">"]) -> np.dtype:

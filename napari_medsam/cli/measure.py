@@ -1,0 +1,149 @@
+"""``napari-medsam measure``: volume, intensities, surface and RECIST diameters of every label."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from napari_medsam.cli.arguments import ArgumentError, label_text, parse_axis, parse_names
+from napari_medsam.cli.console import AsJson, Debug, print_json, reported, say
+from napari_medsam.cli.image_options import Series, TimePoint
+
+if TYPE_CHECKING:
+    from napari_medsam.measurements import LabelScore, Measurement
+
+EXAMPLES = """
+**Examples**
+
+```
+napari-medsam measure liver.nii.gz
+
+napari-medsam measure organs.nii.gz --image ct.nii.gz --csv organs.csv
+
+napari-medsam measure lesions.seg.nrrd --image dicom_folder --axis axial --json
+
+napari-medsam measure result.nii.gz --reference truth.nii.gz --tolerance-mm 1
+```
+"""
+
+
+@reported
+def measure(
+    labels: Annotated[Path, typer.Argument(help="Label map, or 3D Slicer or DICOM segmentation.")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Image or DICOM folder on the same grid, for the intensities (HU for CT)."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Label map on the same grid to compare with: Dice, IoU, HD95, surface Dice, mL."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NUMBER=NAME", help="Name of a label, for the table. Repeatable."),
+    ] = None,
+    axis: Annotated[
+        str,
+        typer.Option(
+            metavar="AXIS",
+            help="Diameters are measured on the slices across array axis 0 (the default), 1 or 2, or on the "
+            "axial, coronal or sagittal ones.",
+        ),
+    ] = "0",
+    tolerance_mm: Annotated[
+        float, typer.Option(min=0.0, help="Distance up to which surface Dice calls two surfaces the same.")
+    ] = 2.0,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write everything to this file, as CSV.")
+    ] = None,
+    series: Series = None,
+    time_point: TimePoint = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every label of LABELS, and compare them with a reference where there is one."""
+    from napari_medsam.export import image_of, placed_on, read_segmentation
+    from napari_medsam.measurements import compare_labels, measure_labels, measurements_to_csv
+    from napari_medsam.volume import read_labels
+    from napari_medsam.windowing import guess_modality
+
+    scan = None if image is None else image_of(labels, image, series=series, time_point=time_point)
+    found = read_segmentation(labels, geometry=scan and scan.geometry).flattened()
+    if scan is not None:
+        found = placed_on(found, scan.geometry)
+    geometry = found.geometry
+    names = {each.label: each.name for each in found.segments} | parse_names(label or [])
+    measured = measure_labels(
+        found.labels, geometry, image=scan, names=names, axis=parse_axis(axis, geometry)
+    )
+    scores: list[LabelScore] = []
+    if reference is not None:
+        truth = read_labels(reference)
+        difference = geometry.difference(truth.geometry)
+        if difference:
+            raise ArgumentError(f"{labels} and {reference} are not on the same grid: {difference}")
+        scores = compare_labels(
+            truth.array, found.labels, geometry.spacing, tolerance_mm=tolerance_mm, names=names
+        )
+    if csv is not None:
+        csv.write_text(measurements_to_csv(measured, scores), encoding="utf-8", newline="")
+    unit = "HU" if scan is not None and guess_modality(scan) == "CT" else ""
+    if as_json:
+        print_json(
+            {
+                "labels": [asdict(each) for each in measured],
+                "intensity_unit": unit,
+                "tolerance_mm": tolerance_mm,
+                "reference": [asdict(score) for score in scores],
+            }
+        )
+        return
+    for note in (*found.notes, *(() if scan is None else scan.notes)):
+        say(note)
+    _print_measurements(measured, unit)
+    if scores:
+        _print_scores(scores, tolerance_mm)
+
+
+def _print_measurements(measured: list[Measurement], unit: str) -> None:
+    table = Table(
+        "label", "slices", caption="--csv and --json have more: voxels, sphericity, ends of diameters"
+    )
+    for heading in ("mL", "surface cm²", "RECIST mm"):
+        table.add_column(heading, justify="right")
+    if any(each.intensities is not None for each in measured):
+        table.add_column(f"mean ± SD {unit}".strip(), justify="right")
+    for each in measured:
+        recist, values = each.recist, each.intensities
+        cells = [
+            f"{each.volume_ml:.2f}",
+            "" if each.surface_mm2 is None else f"{each.surface_mm2 / 100:.1f}",
+            f"{recist.long.length_mm:.1f} x {recist.short.length_mm:.1f}",
+        ]
+        if values is not None:
+            cells.append(f"{values.mean:.1f} ± {values.sd:.1f}")
+        name = label_text(each.label, {each.label: each.name})
+        table.add_row(name, f"{each.slices[0]} to {each.slices[1]}", *cells)
+    Console().print(table)
+
+
+def _print_scores(scores: list[LabelScore], tolerance_mm: float) -> None:
+    table = Table("against the reference", caption=f"surface Dice within {tolerance_mm:g} mm")
+    for heading in ("Dice", "IoU", "HD95 mm", "surface Dice", "ref. mL", "difference mL"):
+        table.add_column(heading, justify="right")
+    for score in scores:
+        table.add_row(
+            label_text(score.label, {score.label: score.name}),
+            f"{score.dice:.3f}",
+            f"{score.iou:.3f}",
+            f"{score.hd95_mm:.1f}",
+            f"{score.surface_dice:.3f}",
+            f"{score.reference_ml:.2f}",
+            f"{score.volume_difference_ml:+.2f}",
+        )
+    Console().print(table)

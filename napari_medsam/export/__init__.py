@@ -1,0 +1,27 @@
+"""Labels with names, colours and codes, to and from the files of other programs.
+
+`read_segmentation` reads whatever another program made, `placed_on` puts it on the grid of an image,
+`write_segmentation` writes what another program reads, and `write_nnunet` a training set.
+"""
+
+from napari_medsam.export.files import SUFFIXES, read_segmentation, write_segmentation
+from napari_medsam.export.grids import GridError, Resampling, placed_on
+from napari_medsam.export.nnunet import NnunetCase, write_nnunet
+from napari_medsam.export.series import image_of, series_files
+from napari_medsam.segments import Segment, Segmentation, SegmentationError
+
+__all__ = [
+    "SUFFIXES",
+    "GridError",
+    "NnunetCase",
+    "Resampling",
+    "Segment",
+    "Segmentation",
+    "SegmentationError",
+    "image_of",
+    "placed_on",
+    "read_segmentation",
+    "series_files",
+    "write_nnunet",
+    "write_segmentation",
+]

@@ -1,0 +1,121 @@
+"""What BIDS puts beside a segmentation: its lookup table (.tsv) and its description (.json).
+
+https://bids-specification.readthedocs.io, "Derivatives, imaging": the table has the columns index, name and
+color, the description says what the segmentation was made from. Codes, for which BIDS has no place, stand in
+further columns of the table: every program that reads the table keeps working.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_medsam.segments import Color, Segment, SegmentationError
+from napari_medsam.terminology import Code, Term
+
+__all__ = ["LabelRow", "description_text", "is_ours", "parse_table", "sidecar_path", "table_text"]
+
+_COLUMNS = ("index", "name", "color")
+_CODES = ("category", "type", "modifier", "region")
+_MOST_BYTES = 2**24
+_OURS = "Segmentation made interactively with napari-medsam."
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """What the table says of one label; None where it does not."""
+
+    name: str
+    color: Color | None
+    term: Term | None
+
+
+def sidecar_path(path: Path, suffix: str) -> Path:
+    """Where a table or description goes that belongs to a .nii or .nii.gz file."""
+    return path.with_name(re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) + suffix)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a table or description was written here, so that it may be written anew."""
+    start = path.read_bytes()[:4096]
+    return start.startswith("\t".join([*_COLUMNS, *_CODES]).encode()) or _OURS.encode() in start
+
+
+def table_text(segments: Iterable[Segment]) -> str:
+    """Build the lookup table."""
+    text = io.StringIO()
+    table = csv.writer(text, delimiter="\t", lineterminator="\n")
+    table.writerow([*_COLUMNS, *_CODES])
+    for segment in segments:
+        color = "#" + "".join(f"{part:02x}" for part in segment.color)
+        codes = [_code_text(getattr(segment.term, kind, None)) for kind in _CODES]
+        table.writerow([segment.label, segment.name, color, *codes])
+    return text.getvalue()
+
+
+def parse_table(path: Path) -> dict[int, LabelRow]:
+    """Read a lookup table, ours or another program's, by label.
+
+    Raises
+    ------
+    SegmentationError
+        When it is no such table.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise SegmentationError(f"'{path}' has {path.stat().st_size} bytes, too many for a table of labels.")
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter="\t"))
+        found = {int(row["index"]): _row(row) for row in rows}
+    except (KeyError, TypeError, ValueError, csv.Error):
+        raise SegmentationError(
+            f"'{path}' is no table of labels, expected tab-separated columns index, name and color."
+        ) from None
+    return {label: row for label, row in found.items() if label > 0}
+
+
+def description_text(sources: Sequence[str], version: str, *, overlaps: bool = False) -> str:
+    """Build the description.
+
+    Parameters
+    ----------
+    sources
+        Paths of the images the segmentation was made on.
+    version
+        Of this program.
+    overlaps
+        Whether segments overlapped before they became one label map.
+    """
+    description = {
+        "Description": _OURS,
+        "Type": "ROI",
+        "Sources": list(sources),
+        "GeneratedBy": [{"Name": "napari-medsam", "Version": version}],
+        "LabelsOverlapped": overlaps,
+    }
+    return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+
+
+def _code_text(code: Code | None) -> str:
+    return "n/a" if code is None else f"{code.scheme}:{code.value}:{code.meaning}"
+
+
+def _row(row: dict[str, str | None]) -> LabelRow:
+    category, kind, modifier, region = (_code(row.get(column)) for column in _CODES)
+    color = (row.get("color") or "").strip().removeprefix("#")
+    parts = tuple(bytes.fromhex(color)) if len(color) == 6 else None
+    return LabelRow(
+        row["name"] or "",
+        None if parts is None else (parts[0], parts[1], parts[2]),
+        None if category is None or kind is None else Term(category, kind, modifier, region),
+    )
+
+
+def _code(text: str | None) -> Code | None:
+    scheme, _, rest = (text or "n/a").partition(":")
+    value, _, meaning = rest.partition(":")
+    return Code(value, scheme, meaning) if value and meaning else None

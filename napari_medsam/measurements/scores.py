@@ -1,0 +1,90 @@
+"""How far two label maps on one grid agree, label by label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_medsam.metrics import dice, hd95_mm, iou, surface_dice, volume_ml
+
+__all__ = ["LabelScore", "compare_labels"]
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well one label of a segmentation agrees with the reference.
+
+    Attributes
+    ----------
+    label, name
+        Number and name ("" without one).
+    dice, iou, surface_dice : float
+        Overlaps, 0 to 1.
+    hd95_mm : float
+        95th percentile of the distances between the surfaces; infinite where one of the two is empty.
+    reference_ml, segmentation_ml, volume_difference_ml : float
+        Volumes, and the segmentation's minus the reference's.
+    """
+
+    label: int
+    name: str
+    dice: float
+    iou: float
+    hd95_mm: float
+    surface_dice: float
+    reference_ml: float
+    segmentation_ml: float
+    volume_difference_ml: float
+
+
+def compare_labels(
+    reference: NDArray,
+    segmentation: NDArray,
+    spacing: tuple[float, float, float],
+    *,
+    tolerance_mm: float = 2.0,
+    names: Mapping[int, str] | None = None,
+) -> list[LabelScore]:
+    """Score every label that occurs in either of two label maps of one shape (z, y, x), in ascending order.
+
+    Parameters
+    ----------
+    reference, segmentation : (z, y, x) integers
+        0 is background.
+    spacing : tuple of float
+        mm (z, y, x).
+    tolerance_mm : float
+        For the surface Dice.
+    names
+        Names of labels, where there are any.
+
+    Raises
+    ------
+    MetricError
+        When the shapes differ, or the tolerance is negative.
+    """
+    # A lone slice has an outline only; taken as a volume it would have a top and a bottom, too.
+    flat = next((axis for axis, count in enumerate(reference.shape) if count == 1), None)
+    sizes = [size for axis, size in enumerate(spacing) if axis != flat]
+    scores = []
+    for label in sorted({*np.unique(reference).tolist(), *np.unique(segmentation).tolist()} - {0}):
+        truth, result = reference == label, segmentation == label
+        surfaces = (truth, result) if flat is None else (truth.take(0, flat), result.take(0, flat))
+        reference_ml, segmentation_ml = volume_ml(truth, spacing), volume_ml(result, spacing)
+        scores.append(
+            LabelScore(
+                label=label,
+                name=(names or {}).get(label, ""),
+                dice=dice(truth, result),
+                iou=iou(truth, result),
+                hd95_mm=hd95_mm(*surfaces, sizes),
+                surface_dice=surface_dice(*surfaces, sizes, tolerance_mm),
+                reference_ml=reference_ml,
+                segmentation_ml=segmentation_ml,
+                volume_difference_ml=segmentation_ml - reference_ml,
+            )
+        )
+    return scores

@@ -1,0 +1,52 @@
+"""A small CT series with everything a DICOM segmentation has to say of its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+if TYPE_CHECKING:
+    from napari_medsam.volume import Geometry
+
+
+def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None) -> str:
+    """Write one file for each slice, named in another order than they lie, and return the series' UID.
+
+    The geometry has to be right-handed, as DICOM series are.
+    """
+    folder.mkdir(exist_ok=True)
+    series, study, frame = uid or generate_uid(), generate_uid(), generate_uid()
+    direction = np.reshape(geometry.direction, (3, 3))
+    depth, rows, columns = geometry.shape
+    for z in range(depth):
+        image = Dataset()
+        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, generate_uid()
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = study, series, frame
+        image.PatientName, image.PatientID = "Test^Patient", "1"
+        image.PatientBirthDate, image.PatientSex = "19700101", "O"
+        image.StudyDate, image.StudyTime, image.StudyID = "20200101", "120000", "1"
+        image.AccessionNumber = image.ReferringPhysicianName = ""
+        image.Modality, image.SeriesNumber, image.InstanceNumber = "CT", 1, z + 1
+        image.Manufacturer = "Test"
+        image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        image.Rows, image.Columns, image.SamplesPerPixel = rows, columns, 1
+        image.PhotometricInterpretation = "MONOCHROME2"
+        image.BitsAllocated = image.BitsStored = 16
+        image.HighBit, image.PixelRepresentation = 15, 1
+        image.RescaleSlope, image.RescaleIntercept, image.RescaleType = 1, 0, "HU"
+        image.PixelSpacing = [geometry.spacing[1], geometry.spacing[2]]
+        image.SliceThickness = geometry.spacing[0]
+        image.PositionReferenceIndicator = ""
+        image.ImageOrientationPatient = [f"{part:.10f}" for part in direction[:, :2].T.ravel()]
+        image.ImagePositionPatient = [f"{part:.8f}" for part in (geometry.affine @ (0, 0, z, 1))[:3]]
+        image.PixelData = np.full((rows, columns), z, np.int16).tobytes()
+        image.file_meta = FileMetaDataset()
+        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image.save_as(folder / f"{(7 * z) % 101:03}.dcm", enforce_file_format=True)
+    return series
