@@ -80,7 +80,7 @@ def _sloppy(boxes: Tensor, shape: tuple[int, int], generator: torch.Generator) -
     """
     n, device = len(boxes), boxes.device
     sign = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=device)
-    small = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) < SMALL_SIDE_PX
+    small = (_largest_side(boxes) < SMALL_SIDE_PX)[:, None]
     closer = 1 + (CLOSEST_UP - 1) * (2 * _rand(generator, n, 1) - 1).clamp_min(0) * small
     scale = closer * max(shape) / 256
     grown = torch.round(torch.floor(_rand(generator, n, 4) * 6) * scale) * sign
@@ -142,8 +142,9 @@ def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tu
 
     Every slice is as likely as any other, and a large object more than a small one. Twice as many are picked
     as are asked for, and those that stand out least are dropped: what cannot be seen teaches nothing but to
-    guess outlines. Hollow objects are favoured: their boxes differ little from those of what they enclose,
-    and a net that sees few of them fills every ring.
+    guess outlines. Large hollow objects are favoured: their boxes differ little from those of what they
+    enclose, and a net that sees few of them fills every ring. Small ones are not: a loose box around a vessel
+    would come to mean the ring around it.
     """
     maps = batch.objects
     count = int(maps.max()) + 1
@@ -156,11 +157,17 @@ def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tu
     weights = (areas.pow(0.25) * fits)[where]
     number = torch.multinomial(weights, 1, generator=generator).squeeze(1)
     masks = (maps[where] == number.view(-1, 1, 1)).float()[:, None]
-    favoured = 0.5 * _hollow(masks) * (_rand(generator, len(where)) < 0.5)
+    large = _largest_side(mask_boxes(masks[:, 0] > 0)) >= SMALL_SIDE_PX
+    favoured = 0.5 * large * _hollow(masks) * (_rand(generator, len(where)) < 0.5)
     # No more than "can be seen" is asked for: ranked by contrast, painted objects would push out real ones.
     value = visibility(batch.images[where], masks).clamp_max(1.0) * (1 + favoured)
     kept = value.argsort(descending=True)[:n]
     return where[kept], number[kept]
+
+
+def _largest_side(boxes: Tensor) -> Tensor:
+    """From the first pixel of the longer side to its last, (N,)."""
+    return (boxes[:, 2:] - boxes[:, :2]).amax(1)
 
 
 def _hollow(masks: Tensor) -> Tensor:
