@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_medsam.postprocess import fill_holes
 from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.propagation.appearance import Appearance, contrast
-from napari_medsam.propagation.quality import Evidence, doubt, estimated_dice
+from napari_medsam.propagation.quality import FARTHEST, Evidence, doubt, estimated_dice
 from napari_medsam.propagation.shapes import (
     CRUMB_SHARE,
     Region,
@@ -209,7 +209,7 @@ class Track:
             contrast=edge,
             agreement=dice(before, mask),
             change=min(abs(log(int(mask.sum()) / int(before.sum()))), 2.0),
-            far=min(far_mm / self.radius_mm, 4.0),
+            far=min(far_mm / self.radius_mm, FARTHEST),
             start=self.start.score,
         )
 
