@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_medsam.postprocess import fill_holes
 from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.propagation.appearance import Appearance, contrast
-from napari_medsam.propagation.quality import Evidence, doubt, estimated_dice
+from napari_medsam.propagation.quality import FARTHEST, Evidence, doubt, estimated_dice
 from napari_medsam.propagation.shapes import (
     CRUMB_SHARE,
     Region,
@@ -148,7 +148,9 @@ class Track:
         doubtful_mm = self.slice_mm / 2 + sum(self.pixel_mm) / 2
         shape = np.clip(inside_mm / doubtful_mm, -MOST_SHAPE, MOST_SHAPE)
         votes = logits + LIKENESS_WEIGHT * likeness + SHAPE_WEIGHT * shape
-        part = touching((votes > 0) & grown(before[region], self._reach), before[region])
+        # Brightness may take away what the model found, but adds nothing new: neighbours can look the same.
+        possible = ((logits > 0) | before[region]) & grown(before[region], self._reach)
+        part = touching((votes > 0) & possible, before[region])
         part = fill_holes(part, CRUMB_SHARE * int(part.sum()))
         mask = whole(region, part, before.shape)
         seen = self._evidence(where, before[region], part, likeness, model)
@@ -209,7 +211,7 @@ class Track:
             contrast=edge,
             agreement=dice(before, mask),
             change=min(abs(log(int(mask.sum()) / int(before.sum()))), 2.0),
-            far=min(far_mm / self.radius_mm, 4.0),
+            far=min(far_mm / self.radius_mm, FARTHEST),
             start=self.start.score,
         )
 

@@ -1,9 +1,9 @@
 """From what is seen on a slice to an estimate of Dice, and to words for what speaks against the mask.
 
-A logistic curve over a handful of observations. Its numbers were fitted by ``benchmarks/propagation.py
---calibrate`` on masks that were carried on beyond the ends of their objects, so that "there is nothing here
-any more" is a low estimate like any other. The cases they were fitted on, and how well they do on others,
-stand in ``benchmarks/results/propagation.md``.
+A logistic curve over a handful of observations, fitted on masks that were carried on beyond the ends of their
+objects, so that "there is nothing here any more" is a low estimate like any other. Only 268 slices of seven
+objects in three cases stand behind it yet, so the numbers below are that fit (``benchmarks/propagation.py``)
+drawn towards what is known beforehand. See ``benchmarks/results/propagation.md``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Evidence:
     change
         How much larger or smaller the area became: the log of the ratio, either way, 0 to 2.
     far
-        Distance from the key slice in radii that the object has there, 0 to 4.
+        Distance from the key slice in radii that the object has there, 0 to `FARTHEST`.
     start
         How good the key slice's mask is, 0 to 1.
     """
@@ -48,21 +48,23 @@ class Evidence:
     start: float
 
 
+FARTHEST = 2.0
+"""Radii beyond which distance proves nothing more: vessels and the spine do go on."""
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
-        "model": 0.6,
-        "likeness": 0.9,
+        "model": 0.4,
+        "likeness": 0.4,
         "fading": -0.4,
-        "contrast": 0.4,
-        "agreement": 0.6,
-        "change": -0.3,
-        "far": -0.5,
-        "start": 1.5,
+        "contrast": 0.8,
+        "agreement": 0.3,
+        "change": -0.2,
+        "far": -1.0,
+        "start": 0.8,
     }
 )
 """Of each observation, in logits of Dice."""
-BIAS = -2.2
-TYPICAL = Evidence(0.5, 1.1, 0.0, 2.0, 0.85, 0.2, 0.5, 0.7)
+BIAS = -1.0
+TYPICAL = Evidence(0.5, 1.2, 0.2, 2.3, 0.85, 0.2, 0.5, 0.7)
 """Means over slices that turned out well: what is said to be wrong is what is furthest below these."""
 DOUBTS: Mapping[str, str] = MappingProxyType(
     {
