@@ -243,6 +243,7 @@ def test_the_digits_take_another_reading_of_a_point(hand, scan, monkeypatch):
         return first, replace(first, mask=other)
 
     monkeypatch.setattr(layers.session, "candidates", two)
+    hand.until(lambda: not dock.worker.is_busy)
     hand.key(Qt.Key.Key_N)
     hand.click(hand.at((box[0] + box[2]) // 2, (box[1] + box[3]) // 2, image))
     hand.until(lambda: len(dock.segmenter.prompting.candidates) == 2)
