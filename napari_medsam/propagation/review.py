@@ -115,16 +115,18 @@ class Review:
         Parameters
         ----------
         after
-            The slice at hand. Where it is none of the weakest, the weakest slice of all comes next.
+            The slice at hand. Where it does not want a look, the weakest slice of all comes next.
         step
             1 for the next, -1 for the one before.
 
         Returns
         -------
         SliceReport or None
-            None when nothing is left to look at. After the last one comes the first again.
+            None when nothing is left to look at. After the last one that wants a look comes the first again;
+            where none does, all are walked through.
         """
-        order = self.weakest()
+        # The prompted slice at hand is no reason to begin in the middle of the good ones.
+        order = [report for report in self.weakest() if report.wants_look] or self.weakest()
         if not order:
             return None
         places = {report.where: n for n, report in enumerate(order)}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_medsam.widgets.segmenter import Segmenter
 
 NAME, VOLUME, SLICES = range(3)
-ROWS_SHOWN = 5
+ROWS_SHOWN = 4
 
 
 class ObjectList(QWidget):

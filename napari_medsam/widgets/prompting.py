@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_medsam.widgets.runner import Runner
 
 
+COVERED = "The mask lies on other objects, which are protected: see Correct > Protect other objects."
 EXPECT = "expect"
 REST_S = 0.03
 """How long a dragging mouse has to rest before the mask is computed that it would get."""
@@ -96,6 +97,8 @@ class Prompting:
                 return
             if not isinstance(result, tuple):
                 layers.put(result)
+                if result.mask.any() and not (where.take(session.labels) == label).any():
+                    layers.said.emit(COVERED)
                 self.found.emit(result.score)
             elif len(result) > 1 and layers.where == where:
                 self._layers, self.candidates = layers, result

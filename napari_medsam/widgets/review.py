@@ -160,9 +160,10 @@ class ReviewPanel(Panel):
         layout.setContentsMargins(0, 0, 0, 0)
         for row, each in enumerate((self.summary, self.strip, self.text)):
             layout.addWidget(each, row, 0, 1, 2)
-        self.next = button("Next weakest  (J)", "Shift+J goes back", lambda: segmenter.reviewing.walk(1))
+        tip = "Go to the weakest slice that wants a look, then to the next; Shift+J goes back"
+        self.next = button("Next  (J)", tip, lambda: segmenter.reviewing.walk(1))
         tip = "Carry the object anew between the key slices beside this one"
-        self.redo = button("Redo around here", tip, segmenter.reviewing.redo)
+        self.redo = button("Redo here", tip, segmenter.reviewing.redo)
         layout.addWidget(self.next, 3, 0)
         layout.addWidget(self.redo, 3, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
@@ -234,8 +235,12 @@ class SegmentWidget(QWidget):
     def _undo(self) -> None:
         self.segmenter.undo()
 
-    def _choose(self, number: int, layer: object) -> None:
-        self.segmenter.prompting.choose(number)
+    def _chooser(self, number: int) -> Callable[[object], None]:
+        # napari asks every function that a key is bound to for its name, which a partial has not.
+        def choose(layer: object) -> None:
+            self.segmenter.prompting.choose(number)
+
+        return choose
 
     def _show_candidates(self) -> None:
         row = self._candidate_row
@@ -254,6 +259,7 @@ class SegmentWidget(QWidget):
         if layers is not None and layers.points is not None:
             for n in range(3):
                 # Only while there is something to choose do the digits lose their meaning in napari.
-                run = partial(self._choose, n) if n < len(found) else None
-                layers.points.bind_key(str(n + 1), run, overwrite=True)
+                layers.points.bind_key(
+                    str(n + 1), self._chooser(n) if n < len(found) else None, overwrite=True
+                )
         self.candidates.setVisible(bool(found))

@@ -15,6 +15,7 @@ from napari_medsam.widgets.contrib import image_layer
 from napari_medsam.widgets.label_layer import NOT_THROUGH
 from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D
 from napari_medsam.widgets.planes import UNKNOWN_SIZE, box_corners
+from napari_medsam.widgets.prompting import COVERED
 from napari_medsam.widgets.segmenter import Segmenter
 from napari_medsam.widgets.shared_model import SharedModel
 from napari_medsam.windowing import Window
@@ -153,6 +154,18 @@ def test_each_object_shows_its_own_prompts_and_keeps_the_others_voxels(segmenter
     assert segmenter.layers.label == 1
     np.testing.assert_array_equal(segmenter.layers.boxes.data[0][0], (5, 8, 12))
     assert segmenter.layers.labels.selected_label == 1
+
+
+def test_a_mask_that_other_objects_cover_is_not_lost_without_a_word(segmenter, said):
+    """Otherwise a box seems to do nothing."""
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    segmenter.new_object()
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 14, 38))
+    assert said == [COVERED]
+    segmenter.layers.labels.preserve_labels = False
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 14, 39))
+    assert said == [COVERED]
+    assert segmenter.layers.census.voxels(2) == 100
 
 
 def test_propagation_stops_when_asked_and_keeps_what_it_found(segmenter):

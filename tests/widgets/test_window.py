@@ -6,6 +6,7 @@ import gc
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import napari
 import numpy as np
@@ -226,6 +227,31 @@ def test_points_undo_and_corrections_with_mouse_and_keys(hand, scan):
     hand.drag(hand.at(3, 3, image), hand.at(3, 12, image))
     assert layers.session.labels[index, 3, 8] == 1
     assert layers.session.key_slices[1] == {SliceIndex(0, index): CORRECTED}
+
+
+def test_the_digits_take_another_reading_of_a_point(hand, scan, monkeypatch):
+    """Key 2 takes the second mask; while there is a choice, all other keys go on working."""
+    _, _, box = scan
+    image, dock = open_scan(hand, scan)
+    layers = dock.segmenter.layers
+    candidates = layers.session.candidates
+
+    def two(where, label):
+        first = candidates(where, label)[0]
+        other = np.zeros_like(first.mask)
+        other[:2, :3] = True
+        return first, replace(first, mask=other)
+
+    monkeypatch.setattr(layers.session, "candidates", two)
+    hand.until(lambda: not dock.worker.is_busy)
+    hand.key(Qt.Key.Key_N)
+    hand.click(hand.at((box[0] + box[2]) // 2, (box[1] + box[3]) // 2, image))
+    hand.until(lambda: len(dock.segmenter.prompting.candidates) == 2)
+    hand.wait()
+    hand.key(Qt.Key.Key_2)
+    assert layers.census.voxels(1) == 6
+    hand.key(Qt.Key.Key_M)
+    assert list(layers.session.objects) == [1, 2]
 
 
 def test_another_plane_writes_into_the_same_labels(hand, scan):
