@@ -112,7 +112,7 @@ def _turned(layers: NDArray, own: Geometry, wanted: Geometry) -> tuple[NDArray, 
     affine[:3, :3] = own.affine[:3, axes] * np.where(backwards, -1, 1)
     affine[:3, 3] = (own.affine @ first)[:3]
     turned = np.transpose(layers, (0, *(3 - axes[::-1])))
-    turned = np.flip(turned, [3 - int(axis) for axis in np.flatnonzero(backwards)])
+    turned = np.flip(turned, tuple(3 - int(axis) for axis in np.flatnonzero(backwards)))
     x, y, z = (own.shape[2 - axis] for axis in axes)
     return turned, Geometry.from_affine((z, y, x), affine)
 
