@@ -171,10 +171,11 @@ def measure_labels(
 def surface_mm2(mask: NDArray, spacing: Sequence[float]) -> float:
     """Estimate the area of a mask's surface from how often straight lines cross it (Crofton's formula).
 
-    After Lehmann and Legland 2012 (https://hdl.handle.net/10380/3342), with lines in 13 directions. Balls of
-    10 and more cubic voxels across are less than 2 % off; on voxels of 5 x 0.7 x 0.7 mm they are 5 % too small
-    with 4 slices across and 2 % with 8. Flat walls that lie exactly along the grid come out 10 to 20 % too
-    small: such is the price of not counting staircases, which make every round surface half as large again.
+    After Lehmann and Legland 2012 (https://hdl.handle.net/10380/3342), with lines in 13 directions. Balls
+    of 10 and more cubic voxels across are less than 2 % off; on voxels of 5 x 0.7 x 0.7 mm they are 5 %
+    too small with 4 slices across and 2 % with 8. Flat walls that lie exactly along the grid come out 10
+    to 20 % too small: such is the price of not counting staircases, which make every round surface half
+    as large again.
 
     Parameters
     ----------
