@@ -23,6 +23,9 @@ __all__ = ["IncompleteSeriesWarning", "read_dicom_seg", "write_dicom_seg"]
 
 _MOST_VOXELS = 2**31
 _SOFTWARE = "napari-medsam"
+_UNEVEN = 0.05
+"""Part of a slice distance by which rounded positions may differ, as in series."""
+
 _HALF = 0.5
 """A fractional segment is where its probability or its share of the voxel is at least this."""
 
@@ -107,7 +110,7 @@ def read_dicom_seg(path: Path) -> Segmentation:
         raise VolumeError("it is no DICOM segmentation, expected one of modality SEG.")
     with understood():
         seg = highdicom.seg.segread(path)
-        grid = seg.get_volume_geometry()
+        grid = seg.get_volume_geometry(rtol=_UNEVEN)
         if grid is None:
             raise VolumeError("its frames are not one stack of evenly spaced slices, expected a volume.")
         if prod(grid.spatial_shape) > _MOST_VOXELS:
@@ -170,7 +173,7 @@ def _sorted_headers(images: Sequence[Path], geometry: Geometry) -> list[Dataset]
             raise VolumeError("a slice does not say where it lies in the patient, expected a position.")
         index = to_index @ (*map(float, position), 1.0)
         off_mm = float(np.linalg.norm(geometry.affine[:3, :3] @ (index[:3] - [0, 0, np.rint(index[2])])))
-        if off_mm > max(TOLERANCE_MM, 0.05 * geometry.spacing[0]):
+        if off_mm > max(TOLERANCE_MM, _UNEVEN * geometry.spacing[0]):
             raise VolumeError(f"the labels lie {off_mm:.3g} mm off the series, expected them on its slices.")
         placed[round(index[2])] = header
     if sorted(placed) != list(range(geometry.shape[0])):
@@ -223,7 +226,7 @@ def _geometry(grid: Any) -> tuple[Geometry, bool]:
 
 def _masks(seg: Any, numbers: Sequence[int], upside_down: bool) -> Iterator[NDArray[np.bool_]]:
     for number in numbers:
-        voxels = seg.get_volume(segment_numbers=[number]).array[..., 0]
+        voxels = seg.get_volume(segment_numbers=[number], rtol=_UNEVEN).array[..., 0]
         mask = voxels >= _HALF
         yield mask[::-1] if upside_down else mask
 

@@ -80,6 +80,17 @@ def test_segmentation_comes_back_on_its_series(geometry: Geometry, tmp_path: Pat
         np.testing.assert_allclose(one.color, other.color, atol=1)
 
 
+def test_rounded_positions_do_not_keep_labels_from_their_series(tmp_path: Path) -> None:
+    """Scanners write positions with a few digits: slices are then not quite where the others say."""
+    thin = Geometry(SHAPE, (0.703, 0.7, 0.8), (-120.5, 33.25, 801.125), tuple(TILT.ravel()))
+    write_series(tmp_path / "ct", thin, digits=2)
+    grid = read_volume(tmp_path / "ct").geometry
+    meant = Segmentation.from_labels(some_labels(), grid)
+    write_segmentation(meant, tmp_path / "seg.dcm", series=series_files(tmp_path / "ct"))
+    found = placed_on(read_segmentation(tmp_path / "seg.dcm"), grid)
+    np.testing.assert_array_equal(found.labels, np.select([meant.labels == k for k in (1, 3, 8)], [1, 2, 3]))
+
+
 def test_highdicom_sees_every_frame_on_its_image(geometry: Geometry, tmp_path: Path) -> None:
     """A viewer overlays by SOP instance and by position: both have to name the slice drawn on."""
     meant = written(tmp_path / "ct", geometry, tmp_path / "seg.dcm")
