@@ -55,8 +55,15 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, images: Sequence[Pat
         When the series is another one, lacks what DICOM wants to know, or nothing was segmented.
     """
     highdicom = dicom_library("highdicom")
-    headers = _sorted_headers(images, segmentation.geometry)
-    _complete(headers)
+    with understood():
+        headers = _sorted_headers(images, segmentation.geometry)
+        invented = _completed(headers)
+    for keyword in invented:
+        warnings.warn(
+            f"The series has no common {keyword}: one was made up, by which no archive can find the images.",
+            IncompleteSeriesWarning,
+            stacklevel=2,
+        )
     segments = [segment for segment in segmentation.segments if segmentation.mask(segment).any()]
     if not segments:
         raise VolumeError("nothing is segmented, expected at least one segment with a voxel.")
@@ -128,9 +135,14 @@ def read_dicom_seg(path: Path) -> Segmentation:
         )
 
 
-def _complete(headers: Sequence[Dataset]) -> None:
-    """Fill in what anonymisers took out and a segmentation cannot do without, as far as that can be known."""
+def _completed(headers: Sequence[Dataset]) -> list[str]:
+    """Mend what anonymisers took out or made differ between slices; say which UIDs were made up."""
     pydicom = dicom_library("pydicom")
+    kinds = {
+        "StudyDate": pydicom.valuerep.DA,
+        "StudyTime": pydicom.valuerep.TM,
+        "PatientBirthDate": pydicom.valuerep.DA,
+    }
     for header in headers:
         for keyword in ("SOPClassUID", "SOPInstanceUID"):
             if not header.get(keyword):
@@ -138,19 +150,24 @@ def _complete(headers: Sequence[Dataset]) -> None:
                 setattr(header, keyword, header.file_meta.get(f"MediaStorage{keyword}") or "")
             if not header.get(keyword):
                 raise VolumeError(f"a slice of the series has no {keyword}, to which the labels could refer.")
+        for keyword, kind in kinds.items():
+            try:
+                kind(str(header.get(keyword) or ""))
+            except ValueError:
+                # A day such as 00000000 says as much as none, which DICOM allows.
+                setattr(header, keyword, "")
     seed = sorted(str(header.SOPInstanceUID) for header in headers)
+    invented = []
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
-        if all(header.get(keyword) for header in headers):
+        found = {str(header.get(keyword) or "") for header in headers}
+        if len(found) == 1 and "" not in found:
             continue
         # The same series gets the same ones each time, so that its segmentations stay together.
-        invented = pydicom.uid.generate_uid(entropy_srcs=[keyword, *seed])
+        uid = pydicom.uid.generate_uid(entropy_srcs=[keyword, *seed])
         for header in headers:
-            setattr(header, keyword, invented)
-        warnings.warn(
-            f"The series has no {keyword}: one was made up, by which no archive can find the images.",
-            IncompleteSeriesWarning,
-            stacklevel=2,
-        )
+            setattr(header, keyword, uid)
+        invented.append(keyword)
+    return invented
 
 
 def _sorted_headers(images: Sequence[Path], geometry: Geometry) -> list[Dataset]:

@@ -182,13 +182,35 @@ def test_series_without_uids_is_told_and_keeps_its_images(oblique: Geometry, tmp
     without(tmp_path / "ct", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
     studies = []
     for name in ("one.dcm", "two.dcm"):
-        with pytest.warns(IncompleteSeriesWarning, match="has no StudyInstanceUID"):
+        with pytest.warns(IncompleteSeriesWarning, match="has no common StudyInstanceUID"):
             write_segmentation(meant, tmp_path / name, series=series_files(tmp_path / "ct"))
         seg = pydicom.dcmread(tmp_path / name)
         studies.append(seg.StudyInstanceUID)
         references = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
         assert {item.ReferencedSOPInstanceUID for item in references} <= slices
     assert studies[0] == studies[1]
+
+
+def test_slices_in_frames_of_reference_of_their_own_are_one_series(oblique: Geometry, tmp_path: Path) -> None:
+    """Some anonymisers give every slice another one (as in the Sunnybrook hearts)."""
+    meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
+    for path in (tmp_path / "ct").iterdir():
+        header = pydicom.dcmread(path)
+        header.FrameOfReferenceUID = generate_uid()
+        header.save_as(path)
+    with pytest.warns(IncompleteSeriesWarning, match="has no common FrameOfReferenceUID"):
+        write_segmentation(meant, tmp_path / "new.dcm", series=series_files(tmp_path / "ct"))
+
+
+def test_a_day_that_is_none_does_not_cost_the_labels(oblique: Geometry, tmp_path: Path) -> None:
+    """Anonymisers write 00000000 for a date."""
+    meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
+    for path in (tmp_path / "ct").iterdir():
+        data = path.read_bytes()
+        assert data.count(b"20200101") == data.count(b"19700101") == 1
+        path.write_bytes(data.replace(b"20200101", b"00000000").replace(b"19700101", b"00000000"))
+    write_segmentation(meant, tmp_path / "new.dcm", series=series_files(tmp_path / "ct"))
+    assert pydicom.dcmread(tmp_path / "new.dcm").StudyDate == ""
 
 
 def test_series_that_lacks_what_dicom_wants_is_told(oblique: Geometry, tmp_path: Path) -> None:
