@@ -218,10 +218,7 @@ def recist_mm(mask2d: ArrayLike, spacing: Sequence[float]) -> RecistDiameters:
     MetricError
         When the mask has not two axes, or the spacing is not two numbers above 0.
     """
-    found = np.asarray(mask2d) != 0
-    if found.ndim != 2:
-        raise MetricError(f"RECIST diameters need a mask of two axes (y, x), not one of shape {found.shape}.")
-    sizes = np.array(_checked_spacing(spacing, 2))
+    found, sizes = _checked_slice(mask2d, spacing)
     if not found.any():
         return RecistDiameters(0.0, 0.0, ())
     lesion = _largest_part(found)
@@ -232,6 +229,42 @@ def recist_mm(mask2d: ArrayLike, spacing: Sequence[float]) -> RecistDiameters:
         for p, q in ((a / sizes, b / sizes), (c / sizes, d / sizes))
     )
     return RecistDiameters(float(np.hypot(*(b - a))), float(np.hypot(*(d - c))), lines)
+
+
+def long_diameter_mm(mask2d: ArrayLike, spacing: Sequence[float]) -> float:
+    """Return the long diameter of `recist_mm` alone, in a fraction of the time.
+
+    Parameters
+    ----------
+    mask2d : array_like
+        (y, x).
+    spacing : sequence of 2 floats
+        Pixel size (y, x) in mm.
+
+    Returns
+    -------
+    float
+        0 when the mask is empty.
+
+    Raises
+    ------
+    MetricError
+        When the mask has not two axes, or the spacing is not two numbers above 0.
+    """
+    found, sizes = _checked_slice(mask2d, spacing)
+    if not found.any():
+        return 0.0
+    a, b = _longest_diameter(_largest_part(found), sizes)
+    return float(np.hypot(*(b - a)))
+
+
+def _checked_slice(
+    mask2d: ArrayLike, spacing: Sequence[float]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    found = np.asarray(mask2d) != 0
+    if found.ndim != 2:
+        raise MetricError(f"RECIST diameters need a mask of two axes (y, x), not one of shape {found.shape}.")
+    return found, np.array(_checked_spacing(spacing, 2))
 
 
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from napari_medsam.volume import Geometry
 
 
-def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None) -> str:
+def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None, digits: int = 8) -> str:
     """Write one file for each slice, named in another order than they lie, and return the series' UID.
 
-    The geometry has to be right-handed, as DICOM series are.
+    The geometry has to be right-handed, as DICOM series are; positions are rounded to so many digits.
     """
     folder.mkdir(exist_ok=True)
     series, study, frame = uid or generate_uid(), generate_uid(), generate_uid()
@@ -42,7 +42,7 @@ def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None) ->
         image.SliceThickness = geometry.spacing[0]
         image.PositionReferenceIndicator = ""
         image.ImageOrientationPatient = [f"{part:.10f}" for part in direction[:, :2].T.ravel()]
-        image.ImagePositionPatient = [f"{part:.8f}" for part in (geometry.affine @ (0, 0, z, 1))[:3]]
+        image.ImagePositionPatient = [f"{part:.{digits}f}" for part in (geometry.affine @ (0, 0, z, 1))[:3]]
         image.PixelData = np.full((rows, columns), z, np.int16).tobytes()
         image.file_meta = FileMetaDataset()
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID

@@ -476,7 +476,7 @@ def test_the_version_is_printed() -> None:
     assert done("--version").stdout == f"napari-medsam {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["segment", "propose", "evaluate", "demo"])
+@pytest.mark.parametrize("command", ["segment", "propose", "evaluate", "measure", "export", "demo"])
 def test_help_teaches_by_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has to guess the form of a box: the help shows commands to copy."""
     monkeypatch.setenv("COLUMNS", "200")

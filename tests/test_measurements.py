@@ -147,7 +147,7 @@ def test_intensities_are_those_that_itk_computes() -> None:
 
 
 def test_real_cases_have_the_numbers_that_itk_computes(real_data: Path) -> None:
-    """Volume, mean and deviation of every label of every CT and MR volume, by other code from the same files."""
+    """Volume, mean and deviation of every label of every gray case, by other code from the same files."""
     seen = 0
     for folder in sorted(path.parent for path in real_data.glob("*/labels.nii.gz")):
         image, labels = read_volume(folder / "image.nii.gz"), read_labels(folder / "labels.nii.gz")

@@ -165,7 +165,7 @@ def _read(
     from napari_medsam.terminology import term_for
 
     scan = None if image is None else image_of(path, image, series=series, time_point=time_point)
-    found = read_segmentation(path, geometry=scan and scan.geometry, names_from=names_from)
+    found = read_segmentation(path, geometry=None if scan is None else scan.geometry, names_from=names_from)
     unknown = set(names) - {segment.label for segment in found.segments}
     if unknown:
         raise ArgumentError(f"--label {min(unknown)}={names[min(unknown)]} names a label that {path} lacks.")

@@ -73,7 +73,7 @@ def measure(
     from napari_medsam.windowing import guess_modality
 
     scan = None if image is None else image_of(labels, image, series=series, time_point=time_point)
-    found = read_segmentation(labels, geometry=scan and scan.geometry).flattened()
+    found = read_segmentation(labels, geometry=None if scan is None else scan.geometry).flattened()
     if scan is not None:
         found = placed_on(found, scan.geometry)
     geometry = found.geometry

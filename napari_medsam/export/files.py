@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medsam import __version__
+from napari_medsam.export.grids import placed_on
 from napari_medsam.formats import bids, caret, itksnap
 from napari_medsam.formats.common import replacing, told
 from napari_medsam.formats.dicom_header import looks_like_dicom
@@ -124,6 +125,7 @@ def write_segmentation(
                 raise VolumeError("a DICOM segmentation refers to a DICOM series, expected the files of one.")
             with replacing(path, suffix) as temporary:
                 write_dicom_seg(segmentation, temporary, series, __version__)
+                _check_masks(read_dicom_seg(temporary), segmentation)
             return [path]
         if suffix == ".txt":
             with replacing(path, suffix) as temporary:
@@ -234,6 +236,16 @@ def _write_nifti(segmentation: Segmentation, path: Path, suffix: str, sources: S
         ):
             files.enter_context(replacing(beside, beside.suffix)).write_text(text, encoding="utf-8")
     return [path, table, description]
+
+
+def _check_masks(written: Segmentation, meant: Segmentation) -> None:
+    """Compare voxels where segments were numbered anew and those without a voxel left out."""
+    found = placed_on(written, meant.geometry)
+    masks = [mask for mask in map(meant.mask, meant.segments) if mask.any()]
+    if len(masks) != len(found.segments) or not all(
+        np.array_equal(found.mask(segment), mask) for segment, mask in zip(found.segments, masks, strict=True)
+    ):
+        raise VolumeError("what was read back differs, expected the same voxels; is the series complete?")
 
 
 def _check(written: Segmentation, meant: Segmentation) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["GridError", "Resampling", "placed_on"]
 
 _SAME_COSINE = 1e-3
+_ROUNDING = 0.05
+"""Part of a voxel by which positions may differ that DICOM files give rounded, slice by slice."""
 
 Resampling = Literal["nearest", "linear"]
 """How to resample labels: each voxel takes its nearest one's label, or that of the segment whose mask,
@@ -112,7 +114,7 @@ def _turned(layers: NDArray, own: Geometry, wanted: Geometry) -> tuple[NDArray, 
     affine[:3, :3] = own.affine[:3, axes] * np.where(backwards, -1, 1)
     affine[:3, 3] = (own.affine @ first)[:3]
     turned = np.transpose(layers, (0, *(3 - axes[::-1])))
-    turned = np.flip(turned, [3 - int(axis) for axis in np.flatnonzero(backwards)])
+    turned = np.flip(turned, tuple(3 - int(axis) for axis in np.flatnonzero(backwards)))
     x, y, z = (own.shape[2 - axis] for axis in axes)
     return turned, Geometry.from_affine((z, y, x), affine)
 
@@ -125,7 +127,7 @@ def _offset(own: Geometry, geometry: Geometry) -> tuple[int, ...] | None:
     x, y, z = (int(n) for n in np.rint(start))
     moved = geometry.affine.copy()
     moved[:3, 3] = geometry.affine[:3, :3] @ (x, y, z) + geometry.origin
-    return (z, y, x) if own.distance_mm(moved) <= TOLERANCE_MM else None
+    return (z, y, x) if own.distance_mm(moved) <= max(TOLERANCE_MM, _ROUNDING * min(own.spacing)) else None
 
 
 def _pasted(layers: NDArray, shape: tuple[int, int, int], offset: tuple[int, ...]) -> NDArray:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_medsam.formats.common import printable
 from napari_medsam.segments import Color, Segment, SegmentationError
 from napari_medsam.terminology import Code, Term
 
@@ -23,6 +24,7 @@ __all__ = ["LabelRow", "description_text", "is_ours", "parse_table", "sidecar_pa
 _COLUMNS = ("index", "name", "color")
 _CODES = ("category", "type", "modifier", "region")
 _MOST_BYTES = 2**24
+_MAX_LABEL = 2**32 - 1
 _OURS = "Segmentation made interactively with napari-medsam."
 
 
@@ -75,7 +77,7 @@ def parse_table(path: Path) -> dict[int, LabelRow]:
         raise SegmentationError(
             f"'{path}' is no table of labels, expected tab-separated columns index, name and color."
         ) from None
-    return {label: row for label, row in found.items() if label > 0}
+    return {label: row for label, row in found.items() if 0 < label <= _MAX_LABEL}
 
 
 def description_text(sources: Sequence[str], version: str, *, overlaps: bool = False) -> str:
@@ -109,7 +111,7 @@ def _row(row: dict[str, str | None]) -> LabelRow:
     color = (row.get("color") or "").strip().removeprefix("#")
     parts = tuple(bytes.fromhex(color)) if len(color) == 6 else None
     return LabelRow(
-        row["name"] or "",
+        printable(row["name"] or ""),
         None if parts is None else (parts[0], parts[1], parts[2]),
         None if category is None or kind is None else Term(category, kind, modifier, region),
     )

@@ -28,8 +28,9 @@ def build_label_table(segments: Iterable[Segment]) -> bytes:
         # TotalSegmentator's reader stumbles over a table of a single row.
         rows.insert(0, (0, "background", (0, 0, 0), 0))
     for label, name, color, alpha in rows:
-        parts = {field: repr(part / 255) for field, part in zip(_FIELDS, color, strict=True)}
-        ElementTree.SubElement(table, "Label", Key=str(label), **parts, Alpha=str(alpha)).text = name
+        about = {"Key": str(label), "Alpha": str(alpha)}
+        about |= {field: repr(part / 255) for field, part in zip(_FIELDS, color, strict=True)}
+        ElementTree.SubElement(table, "Label", about).text = name
     ElementTree.SubElement(volume, "StudyMetaDataLinkSet")
     ElementTree.SubElement(volume, "VolumeType").text = "Label"
     return ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)

@@ -23,6 +23,9 @@ __all__ = ["IncompleteSeriesWarning", "read_dicom_seg", "write_dicom_seg"]
 
 _MOST_VOXELS = 2**31
 _SOFTWARE = "napari-medsam"
+_UNEVEN = 0.05
+"""Part of a slice distance by which rounded positions may differ, as in series."""
+
 _HALF = 0.5
 """A fractional segment is where its probability or its share of the voxel is at least this."""
 
@@ -52,8 +55,15 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, images: Sequence[Pat
         When the series is another one, lacks what DICOM wants to know, or nothing was segmented.
     """
     highdicom = dicom_library("highdicom")
-    headers = _sorted_headers(images, segmentation.geometry)
-    _complete(headers)
+    with understood():
+        headers = _sorted_headers(images, segmentation.geometry)
+        invented = _completed(headers)
+    for keyword in invented:
+        warnings.warn(
+            f"The series has no common {keyword}: one was made up, by which no archive can find the images.",
+            IncompleteSeriesWarning,
+            stacklevel=2,
+        )
     segments = [segment for segment in segmentation.segments if segmentation.mask(segment).any()]
     if not segments:
         raise VolumeError("nothing is segmented, expected at least one segment with a voxel.")
@@ -107,7 +117,7 @@ def read_dicom_seg(path: Path) -> Segmentation:
         raise VolumeError("it is no DICOM segmentation, expected one of modality SEG.")
     with understood():
         seg = highdicom.seg.segread(path)
-        grid = seg.get_volume_geometry()
+        grid = seg.get_volume_geometry(rtol=_UNEVEN)
         if grid is None:
             raise VolumeError("its frames are not one stack of evenly spaced slices, expected a volume.")
         if prod(grid.spatial_shape) > _MOST_VOXELS:
@@ -125,9 +135,14 @@ def read_dicom_seg(path: Path) -> Segmentation:
         )
 
 
-def _complete(headers: Sequence[Dataset]) -> None:
-    """Fill in what anonymisers took out and a segmentation cannot do without, as far as that can be known."""
+def _completed(headers: Sequence[Dataset]) -> list[str]:
+    """Mend what anonymisers took out or made differ between slices; say which UIDs were made up."""
     pydicom = dicom_library("pydicom")
+    kinds = {
+        "StudyDate": pydicom.valuerep.DA,
+        "StudyTime": pydicom.valuerep.TM,
+        "PatientBirthDate": pydicom.valuerep.DA,
+    }
     for header in headers:
         for keyword in ("SOPClassUID", "SOPInstanceUID"):
             if not header.get(keyword):
@@ -135,19 +150,24 @@ def _complete(headers: Sequence[Dataset]) -> None:
                 setattr(header, keyword, header.file_meta.get(f"MediaStorage{keyword}") or "")
             if not header.get(keyword):
                 raise VolumeError(f"a slice of the series has no {keyword}, to which the labels could refer.")
+        for keyword, kind in kinds.items():
+            try:
+                kind(str(header.get(keyword) or ""))
+            except ValueError:
+                # A day such as 00000000 says as much as none, which DICOM allows.
+                setattr(header, keyword, "")
     seed = sorted(str(header.SOPInstanceUID) for header in headers)
+    invented = []
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
-        if all(header.get(keyword) for header in headers):
+        found = {str(header.get(keyword) or "") for header in headers}
+        if len(found) == 1 and "" not in found:
             continue
         # The same series gets the same ones each time, so that its segmentations stay together.
-        invented = pydicom.uid.generate_uid(entropy_srcs=[keyword, *seed])
+        uid = pydicom.uid.generate_uid(entropy_srcs=[keyword, *seed])
         for header in headers:
-            setattr(header, keyword, invented)
-        warnings.warn(
-            f"The series has no {keyword}: one was made up, by which no archive can find the images.",
-            IncompleteSeriesWarning,
-            stacklevel=2,
-        )
+            setattr(header, keyword, uid)
+        invented.append(keyword)
+    return invented
 
 
 def _sorted_headers(images: Sequence[Path], geometry: Geometry) -> list[Dataset]:
@@ -170,7 +190,7 @@ def _sorted_headers(images: Sequence[Path], geometry: Geometry) -> list[Dataset]
             raise VolumeError("a slice does not say where it lies in the patient, expected a position.")
         index = to_index @ (*map(float, position), 1.0)
         off_mm = float(np.linalg.norm(geometry.affine[:3, :3] @ (index[:3] - [0, 0, np.rint(index[2])])))
-        if off_mm > max(TOLERANCE_MM, 0.05 * geometry.spacing[0]):
+        if off_mm > max(TOLERANCE_MM, _UNEVEN * geometry.spacing[0]):
             raise VolumeError(f"the labels lie {off_mm:.3g} mm off the series, expected them on its slices.")
         placed[round(index[2])] = header
     if sorted(placed) != list(range(geometry.shape[0])):
@@ -223,7 +243,7 @@ def _geometry(grid: Any) -> tuple[Geometry, bool]:
 
 def _masks(seg: Any, numbers: Sequence[int], upside_down: bool) -> Iterator[NDArray[np.bool_]]:
     for number in numbers:
-        voxels = seg.get_volume(segment_numbers=[number]).array[..., 0]
+        voxels = seg.get_volume(segment_numbers=[number], rtol=_UNEVEN).array[..., 0]
         mask = voxels >= _HALF
         yield mask[::-1] if upside_down else mask
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from napari_medsam.formats.common import GZIP_LEVEL
 from napari_medsam.formats.itk import read_all
@@ -175,7 +175,7 @@ def _extent(mask: NDArray[np.bool_]) -> str:
     return " ".join(map(str, ranges))
 
 
-def _vector(numbers: object) -> str:
+def _vector(numbers: ArrayLike) -> str:
     return "(" + ",".join(f"{float(n):.17g}" for n in np.ravel(numbers)) + ")"
 
 

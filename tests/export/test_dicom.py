@@ -80,6 +80,17 @@ def test_segmentation_comes_back_on_its_series(geometry: Geometry, tmp_path: Pat
         np.testing.assert_allclose(one.color, other.color, atol=1)
 
 
+def test_rounded_positions_do_not_keep_labels_from_their_series(tmp_path: Path) -> None:
+    """Scanners write positions with a few digits: slices are then not quite where the others say."""
+    thin = Geometry(SHAPE, (0.703, 0.7, 0.8), (-120.5, 33.25, 801.125), tuple(TILT.ravel()))
+    write_series(tmp_path / "ct", thin, digits=2)
+    grid = read_volume(tmp_path / "ct").geometry
+    meant = Segmentation.from_labels(some_labels(), grid)
+    write_segmentation(meant, tmp_path / "seg.dcm", series=series_files(tmp_path / "ct"))
+    found = placed_on(read_segmentation(tmp_path / "seg.dcm"), grid)
+    np.testing.assert_array_equal(found.labels, np.select([meant.labels == k for k in (1, 3, 8)], [1, 2, 3]))
+
+
 def test_highdicom_sees_every_frame_on_its_image(geometry: Geometry, tmp_path: Path) -> None:
     """A viewer overlays by SOP instance and by position: both have to name the slice drawn on."""
     meant = written(tmp_path / "ct", geometry, tmp_path / "seg.dcm")
@@ -171,13 +182,35 @@ def test_series_without_uids_is_told_and_keeps_its_images(oblique: Geometry, tmp
     without(tmp_path / "ct", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
     studies = []
     for name in ("one.dcm", "two.dcm"):
-        with pytest.warns(IncompleteSeriesWarning, match="has no StudyInstanceUID"):
+        with pytest.warns(IncompleteSeriesWarning, match="has no common StudyInstanceUID"):
             write_segmentation(meant, tmp_path / name, series=series_files(tmp_path / "ct"))
         seg = pydicom.dcmread(tmp_path / name)
         studies.append(seg.StudyInstanceUID)
         references = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
         assert {item.ReferencedSOPInstanceUID for item in references} <= slices
     assert studies[0] == studies[1]
+
+
+def test_slices_in_frames_of_reference_of_their_own_are_one_series(oblique: Geometry, tmp_path: Path) -> None:
+    """Some anonymisers give every slice another one (as in the Sunnybrook hearts)."""
+    meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
+    for path in (tmp_path / "ct").iterdir():
+        header = pydicom.dcmread(path)
+        header.FrameOfReferenceUID = generate_uid()
+        header.save_as(path)
+    with pytest.warns(IncompleteSeriesWarning, match="has no common FrameOfReferenceUID"):
+        write_segmentation(meant, tmp_path / "new.dcm", series=series_files(tmp_path / "ct"))
+
+
+def test_a_day_that_is_none_does_not_cost_the_labels(oblique: Geometry, tmp_path: Path) -> None:
+    """Anonymisers write 00000000 for a date."""
+    meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
+    for path in (tmp_path / "ct").iterdir():
+        data = path.read_bytes()
+        assert data.count(b"20200101") == data.count(b"19700101") == 1
+        path.write_bytes(data.replace(b"20200101", b"00000000").replace(b"19700101", b"00000000"))
+    write_segmentation(meant, tmp_path / "new.dcm", series=series_files(tmp_path / "ct"))
+    assert pydicom.dcmread(tmp_path / "new.dcm").StudyDate == ""
 
 
 def test_series_that_lacks_what_dicom_wants_is_told(oblique: Geometry, tmp_path: Path) -> None:

@@ -330,6 +330,22 @@ def test_table_that_is_none_is_told_and_passed_over(tmp_path: Path) -> None:
     assert [s.name for s in found.segments] == [s.name for s in named(Geometry(SHAPE)).segments]
 
 
+def test_odd_rows_of_a_table_do_not_cost_the_voxels(tmp_path: Path) -> None:
+    """Tables are edited by hand, in spreadsheets."""
+    write_segmentation(named(Geometry(SHAPE)), tmp_path / "a.nii.gz")
+    rows = [
+        "index\tname\tcolor",
+        "99999999999\ttoo large\t#000000",
+        "3\t\x01\t",
+        f"4\t{'x' * 999}\tred",
+        "-1\ta\t",
+    ]
+    (tmp_path / "a.tsv").write_text("\n".join(rows), encoding="utf-8")
+    found = read_segmentation(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(found.labels, random_labels())
+    assert [s.label for s in found.segments] == [1, 2, 3, 4, 7]
+
+
 def test_plain_readers_still_read_the_files(tmp_path: Path) -> None:
     """`read_labels` and every viewer that knows nothing of names."""
     meant = named(Geometry(SHAPE))
