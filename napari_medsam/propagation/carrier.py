@@ -1,16 +1,16 @@
 """Take objects one slice further: a mask from several opinions and a score, or a reason to stop.
 
-Three things have a say in every pixel: the model's logits from the box of the mask before, how much the pixel
-looks like the object (`Appearance`), and how far it lies inside or outside of the mask before. A model that
-takes masks is asked a second time, with the mask before as a prompt, where slices are thin for the object's
-size: with such a prompt models tend to repeat the mask, which is right only where little changes.
+Three things have a say in every pixel: the model's logits from the box of the mask before, and from that mask
+itself where the model takes masks; how much the pixel looks like the object (`Appearance`); and how far it
+lies inside or outside of the mask before. With the box alone, masks grew from slice to slice: whatever the
+model takes too much makes the next box larger.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, log, pi, sqrt
+from math import log, pi, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,10 +43,6 @@ MOST_LOGIT = 5.0
 LIKENESS_WEIGHT = 2.5
 SHAPE_WEIGHT = 0.2
 MOST_SHAPE = 3.0
-REPEAT_SHARE = 0.15
-"""Share of the object's radius, between slices, at which repeating the mask has lost most of its worth."""
-LEAST_SAY = 0.2
-"""A question whose answer would count less than this is not asked."""
 LEARN_FROM = 0.6
 """Estimated Dice from which on a slice is remembered."""
 RIM_PX = 4
@@ -115,16 +111,12 @@ class Track:
         image = grey(source.image(start.where))
         self._appearance = Appearance(image, start.mask)
         self._likeness = float(self._appearance.likeness(image)[start.mask].mean())
-        self._routes = self._chosen_routes(source.supported_prompts)
+        self._takes_masks = "mask" in source.supported_prompts
 
     def requests(self) -> list[Request]:
         """Prompts and earlier mask of every question to the model about the next slice."""
         self._parts = parts(self._mask, self.slice_mm, self.pixel_mm)
-        return [
-            (self._prompts(part), part if with_mask else None)
-            for part in self._parts
-            for with_mask in self._routes
-        ]
+        return [(self._prompts(part), part if self._takes_masks else None) for part in self._parts]
 
     def advance(
         self, where: SliceIndex, image: NDArray[np.float32], found: Sequence[Prediction]
@@ -166,33 +158,19 @@ class Track:
         why = "" if seen is None else doubt(seen)
         return SliceMask(where, self.start.label, mask, score, PROPAGATED, doubt=why, evidence=seen)
 
-    def _chosen_routes(self, supported: frozenset[str]) -> dict[bool, float]:
-        """Say how much a question without and one with the earlier mask count."""
-        if "mask" not in supported:
-            return {False: 1.0}
-        say = exp(-self.slice_mm / (REPEAT_SHARE * self.radius_mm))
-        return {False: 1.0, True: say} if say >= LEAST_SAY else {False: 1.0}
-
     def _prompts(self, part: Mask) -> SlicePrompts:
         return SlicePrompts(box=carried_box(part, self.slice_mm, self.pixel_mm))
 
     def _opinion(self, found: Sequence[Prediction], region: Region) -> tuple[NDArray[np.float32], float]:
         """Logits of the region from all answers, and the model's own estimate of IoU."""
         best, scores, areas = None, [], []
-        count = len(self._routes)
-        total = sum(self._routes.values())
-        for n, part in enumerate(self._parts):
-            answers = found[n * count : (n + 1) * count]
-            logits = sum(
-                say / total * np.clip(answer.logits[0][region], -MOST_LOGIT, MOST_LOGIT)
-                for say, answer in zip(self._routes.values(), answers, strict=True)
-            )
+        for part, answer in zip(self._parts, found, strict=True):
+            logits = np.clip(answer.logits[0][region], -MOST_LOGIT, MOST_LOGIT)
             if len(self._parts) > 1:
                 # What a part's box shows of the neighbours is their own box's business.
                 logits = np.where(grown(part[region], self._reach), logits, -MOST_LOGIT)
             best = logits if best is None else np.maximum(best, logits)
-            # Asked with a mask, models overrate what they repeat.
-            scores.append(float(answers[0].scores[0]))
+            scores.append(float(answer.scores[0]))
             areas.append(int(part.sum()))
         return np.asarray(best, np.float32), float(np.average(scores, weights=areas))
 
