@@ -68,6 +68,7 @@ def measure(
 ) -> None:
     """Measure every label of LABELS, and compare them with a reference where there is one."""
     from napari_medsam.export import image_of, placed_on, read_segmentation
+    from napari_medsam.formats.common import replacing
     from napari_medsam.measurements import compare_labels, measure_labels, measurements_to_csv
     from napari_medsam.volume import read_labels
     from napari_medsam.windowing import guess_modality
@@ -91,7 +92,8 @@ def measure(
             truth.array, found.labels, geometry.spacing, tolerance_mm=tolerance_mm, names=names
         )
     if csv is not None:
-        csv.write_text(measurements_to_csv(measured, scores), encoding="utf-8", newline="")
+        with replacing(csv, ".csv") as temporary:
+            temporary.write_text(measurements_to_csv(measured, scores), encoding="utf-8", newline="")
     unit = "HU" if scan is not None and guess_modality(scan) == "CT" else ""
     if as_json:
         print_json(

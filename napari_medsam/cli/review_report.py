@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_medsam.cli.arguments import ArgumentError, label_text
+from napari_medsam.formats.common import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,18 +70,19 @@ def write_report(path: Path, reviews: Mapping[int, Review], names: Mapping[int, 
         The picture.
     """
     rows = [_row(report, names[label]) for label, review in reviews.items() for report in review.slices]
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path, path.suffix) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as file,
+    ):
         if path.suffix.lower() == ".json":
             json.dump(rows, file, indent=2)
         else:
             table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
             table.writerows(rows)
-    unfinished.replace(path)
-    picture, drawn = path.with_suffix(".png"), unfinished.with_suffix(".png")
-    draw_reviews(reviews, names).save(drawn, optimize=True)
-    drawn.replace(picture)
+    picture = path.with_suffix(".png")
+    with replacing(picture, ".png") as drawn:
+        draw_reviews(reviews, names).save(drawn, optimize=True)
     return picture
 
 
