@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_medsam.predictor import Prediction
     from napari_medsam.volume import Volume
 
-__all__ = ["ACCEPTED", "CORRECTED", "Predictor", "Session"]
+__all__ = ["ACCEPTED", "CORRECTED", "Session"]
 
 SAME_MASK_IOU = 0.9
 """Candidates that overlap more than this are one answer to a person."""
