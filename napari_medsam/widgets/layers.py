@@ -6,8 +6,6 @@ is made again when it is needed, renaming and reordering change nothing, and a d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -57,8 +55,6 @@ class SessionLayers:
         How often voxels have changed.
     masks
         The label map and its layer.
-    aimed : Signal(int, SliceIndex, SlicePrompts)
-        What an object's prompts on a slice will be if the mouse that drags a box is let go of now.
     prompted : Signal(int, SliceIndex)
         The prompts of an object have changed on a slice.
     edited : Signal(set)
@@ -69,7 +65,6 @@ class SessionLayers:
         One sentence for the user.
     """
 
-    aimed = Signal(int, SliceIndex, SlicePrompts)
     prompted = Signal(int, SliceIndex)
     edited = Signal(set)
     selected = Signal(int)
@@ -87,7 +82,6 @@ class SessionLayers:
         self.edits = 0
         self.label = next(iter(session.objects), None) or session.add_object()
         self._ours = OwnDoing()
-        self._is_dragging = False
         viewer.layers.events.removed.connect(self._on_removed)
 
     @property
@@ -133,8 +127,6 @@ class SessionLayers:
         if self.boxes is None:
             self.boxes = new_boxes(self.image, self._placement("boxes"))
             self._add(self.boxes)
-            self.boxes.mouse_drag_callbacks.insert(0, self._on_drag)
-            self.boxes.events.set_data.connect(self._on_dragged)
             self.boxes.events.data.connect(self._on_prompts)
             self.boxes.events.mode.connect(self._on_mode)
             self._show_prompts()
@@ -248,9 +240,6 @@ class SessionLayers:
             if layer is not None:
                 layer.events.data.disconnect(self._on_prompts)
                 layer.events.mode.disconnect(self._on_mode)
-        if self.boxes is not None:
-            self.boxes.mouse_drag_callbacks.remove(self._on_drag)
-            self.boxes.events.set_data.disconnect(self._on_dragged)
         if self.points is not None:
             self.points.mouse_drag_callbacks.remove(self._on_press)
         self.masks.leave()
@@ -289,23 +278,6 @@ class SessionLayers:
     def _on_press(self, layer: Points, event: Any) -> None:
         where = self.where
         note_button(layer, event, where.axis if where else 0)
-
-    def _on_drag(self, layer: Shapes, event: Any) -> Iterator[None]:
-        self._is_dragging = True
-        yield
-        while event.type == "mouse_move":
-            yield
-        self._is_dragging = False
-
-    def _on_dragged(self, event: Any = None) -> None:
-        """Tell where the box is that is being drawn, moved or resized: napari does not, before it is done."""
-        if not self._is_dragging or self._ours:
-            return
-        found, _ = read_prompts(replace(self._view(), points=None))
-        for where, prompts in found.items():
-            known = self.session.objects[self.label].slices.get(where, SlicePrompts())
-            if prompts.box != known.box:
-                self.aimed.emit(self.label, where, known.with_box(prompts.box))
 
     def _on_prompts(self, event: Any) -> None:
         if self._ours or str(event.action).lower().rpartition(".")[2] not in DONE:

@@ -11,16 +11,13 @@ from napari_medsam.session import CORRECTED, Session
 from napari_medsam.widgets.messages import tell
 
 if TYPE_CHECKING:
-    from napari_medsam.prompts import SliceIndex, SlicePrompts
+    from napari_medsam.prompts import SliceIndex
     from napari_medsam.propagation import SliceMask
     from napari_medsam.widgets.layers import SessionLayers
     from napari_medsam.widgets.runner import Runner
 
 
 COVERED = "The mask lies on other objects, which are protected: see Correct > Protect other objects."
-EXPECT = "expect"
-REST_S = 0.03
-"""How long a dragging mouse has to rest before the mask is computed that it would get."""
 
 
 class Prompting:
@@ -51,27 +48,10 @@ class Prompting:
         self.runner = runner
         self.candidates: tuple[SliceMask, ...] = ()
         self._layers: SessionLayers | None = None
-        self._expected: tuple[object, SliceMask] | None = None
-
-    def expect(self, layers: SessionLayers, label: int, where: SliceIndex, prompts: SlicePrompts) -> None:
-        """Compute what will be asked for if the mouse, which rests, is let go of here; nothing is shown."""
-        session = layers.session
-
-        def work() -> Iterator[None]:
-            from napari_medsam.propagation import SliceMask
-
-            found = session.predict(where, prompts, None)
-            part = SliceMask(where, label, found.masks[0], float(found.scores[0]), "prompt")
-            self._expected = _question(session, label, where, prompts), part
-            yield None
-
-        # Whatever is wrong with it is said when it is asked for.
-        self.runner.submit(EXPECT, work, lambda nothing: None, lambda error: None, delay_s=REST_S)
 
     def predict(self, layers: SessionLayers, label: int, where: SliceIndex) -> None:
         """Predict an object's mask on a slice; where it has no prompts any more, the mask goes."""
         self.drop()
-        self.runner.cancel(EXPECT)
         session = layers.session
         session.mark(label, where, None)
         key = (id(layers), label, where)
@@ -83,11 +63,7 @@ class Prompting:
         single = prompts.box is None and len(prompts.points) == 1
 
         def work() -> Iterator[Any]:
-            expected, self._expected = self._expected, None
-            if expected is not None and expected[0] == _question(session, label, where, prompts):
-                yield expected[1]
-            else:
-                yield session.segment(where, label)
+            yield session.segment(where, label)
             if single:
                 yield session.candidates(where, label)
 
@@ -129,10 +105,6 @@ class Prompting:
     def _end(self, error: Exception | None) -> None:
         tell(error)
         self.ended.emit()
-
-
-def _question(session: Session, label: int, where: SliceIndex, prompts: SlicePrompts) -> object:
-    return id(session), session.window, label, where, prompts
 
 
 def _nothing(session: Session, label: int, where: SliceIndex) -> SliceMask:

@@ -107,7 +107,6 @@ class Segmenter:
                 show_warning(str(error))
                 return
             known.prompted.connect(partial(self.prompting.predict, known))
-            known.aimed.connect(partial(self.prompting.expect, known))
             known.edited.connect(lambda labels: self.changed.emit())
             known.selected.connect(lambda label: self._on_slice())
             known.said.connect(show_warning)

@@ -276,27 +276,6 @@ def test_another_plane_writes_into_the_same_labels(hand, scan):
     assert set(np.unique(np.nonzero(layers.session.labels)[axis])) == {where.index}
 
 
-def test_the_mask_is_there_before_the_hand_leaves_the_mouse(hand, scan, monkeypatch):
-    """While the mouse rests, its box is computed already: letting go then asks the model for nothing."""
-    _, index, box = scan
-    image, dock = open_scan(hand, scan)
-    session = dock.segmenter.layers.session
-    predict, asked = session.predict, []
-    monkeypatch.setattr(session, "predict", lambda *what: asked.append(what) or predict(*what))
-
-    def rest():
-        hand.wait(100)
-        hand.until(lambda: not dock.worker.is_busy)
-        assert not session.labels.any()
-        asked.append("let go")
-
-    hand.drag(hand.at(box[0], box[1], image), hand.at(box[2], box[3], image), before_release=rest)
-    hand.until(lambda: session.labels.any())
-    assert len(asked) > 1
-    assert asked[-1] == "let go"
-    np.testing.assert_array_equal(session.labels[index] == 1, session.segment(SliceIndex(0, index), 1).mask)
-
-
 def test_the_estimate_is_shown_on_its_own_slice_only(hand, scan):
     """77 % on a slice that nobody has asked about would be believed."""
     _, index, box = scan
