@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_medsam.metrics import iou
 from napari_medsam.prompts import ObjectPrompts, PromptError, SliceIndex, SlicePrompts
 from napari_medsam.propagation import (
     ACCEPTED,
@@ -24,7 +25,6 @@ from napari_medsam.propagation import (
     Predictor,
     Review,
     SliceMask,
-    SliceReport,
     StopRules,
     propagate,
     vote,
@@ -199,7 +199,7 @@ class Session:
         found = self.predictor.predict(self.objects[label].slices[where], None, multimask_output=True)
         kept = [first]
         for mask, score in zip(found.masks, found.scores, strict=True):
-            if mask.any() and all(_iou(mask, other.mask) <= SAME_MASK_IOU for other in kept):
+            if mask.any() and all(iou(mask, other.mask) <= SAME_MASK_IOU for other in kept):
                 kept.append(SliceMask(where, label, mask, float(score), PROMPT))
         return tuple(kept)
 
@@ -308,24 +308,8 @@ class Session:
         the object's own key slices: what is carried changes no slice that was prompted, of whichever axis,
         and the answer to prompts no other one.
         """
-        ledger, label, where = self.ledger, part.label, part.where
-        is_carried = SliceReport.of(part).is_carried
-        plane = where.take(self.labels).copy()
-        prompted = ledger.prompted(label) if is_carried or part.reason == PROMPT else []
-        if not is_carried:
-            prompted = [each for each in prompted if each != where]
-        free = ~ledger.key_pixels(label, where, plane.shape, prompted)
-        if part.stopped:
-            return plane
-        plane[free & (plane == label)] = 0
-        taken = plane != 0
-        if not self.protect_others:
-            taken = np.zeros_like(taken)
-            for other in (self.objects.keys() | self.key_slices.keys()) - {label}:
-                known = ledger.prompted(other) if is_carried else ()
-                taken |= ledger.key_pixels(other, where, plane.shape, known) & (plane == other)
-        plane[part.mask & free & ~taken] = label
-        return plane
+        others = None if self.protect_others else self.objects.keys() | self.key_slices.keys()
+        return self.ledger.merged(part, part.where.take(self.labels), others)
 
     def image(self, where: SliceIndex) -> NDArray[np.float32]:
         """Return a slice as the model sees it: (H, W) or (H, W, 3), windowed to [0, 1]."""
@@ -418,7 +402,3 @@ class Session:
         if not 0 <= first <= last <= end:
             raise PromptError(f"Slices {first} to {last} do not exist along axis {axis}: it has 0 to {end}.")
         return first, last
-
-
-def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    return int((a & b).sum()) / max(1, int((a | b).sum()))

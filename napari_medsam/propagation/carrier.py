@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_medsam.metrics import dice
 from napari_medsam.postprocess import fill_holes
 from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.propagation.appearance import Appearance, contrast
@@ -25,7 +26,6 @@ from napari_medsam.propagation.shapes import (
     Region,
     around,
     carried_box,
-    dice,
     grown,
     parts,
     reach_px,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,6 +105,43 @@ class Ledger:
     def prompted(self, label: int) -> list[SliceIndex]:
         """Slices on which an object's prompts were answered."""
         return [r.where for r in list(self.reports.get(label, {}).values()) if r.reason == PROMPT]
+
+    def merged(
+        self, part: SliceMask, plane: NDArray[np.uint16], may_lose: Collection[int] | None = None
+    ) -> NDArray[np.uint16]:
+        """Return the labels (H, W) of a slice as they will be once a mask is written; `plane` is kept.
+
+        The object's old pixels go, but not those on its key slices: what is carried changes no slice that was
+        prompted, of whichever axis, and the answer to prompts no other one.
+
+        Parameters
+        ----------
+        part
+            The mask.
+        plane
+            The slice's labels now.
+        may_lose
+            Objects that lose pixels to the mask, except on their key slices; every other pixel is kept. No
+            object loses any when None.
+        """
+        label, where = part.label, part.where
+        is_carried = SliceReport.of(part).is_carried
+        prompted = self.prompted(label) if is_carried or part.reason == PROMPT else []
+        if not is_carried:
+            prompted = [each for each in prompted if each != where]
+        plane = plane.copy()
+        free = ~self.key_pixels(label, where, plane.shape, prompted)
+        if part.stopped:
+            return plane
+        plane[free & (plane == label)] = 0
+        taken = plane != 0
+        if may_lose is not None:
+            taken = np.zeros_like(taken)
+            for other in set(may_lose) - {label}:
+                known = self.prompted(other) if is_carried else ()
+                taken |= self.key_pixels(other, where, plane.shape, known) & (plane == other)
+        plane[part.mask & free & ~taken] = label
+        return plane
 
     def key_pixels(
         self, label: int, where: SliceIndex, shape: Sequence[int], prompted: Iterable[SliceIndex] = ()

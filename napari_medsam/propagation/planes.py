@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_medsam.metrics import dice
 from napari_medsam.prompts import SliceIndex, SlicePrompts
-from napari_medsam.propagation.shapes import carried_box, dice
+from napari_medsam.propagation.shapes import carried_box
 from napari_medsam.propagation.sweeps import propagate
 from napari_medsam.propagation.values import (
     BOTH_SIDES,

@@ -125,11 +125,6 @@ def touching(mask: Mask, seed: Mask) -> Mask:
     return kept[numbered]
 
 
-def dice(a: Mask, b: Mask) -> float:
-    """Dice of two masks; 0 when both are empty."""
-    return 2 * int((a & b).sum()) / max(1, int(a.sum()) + int(b.sum()))
-
-
 def whole(region: Region, part: NDArray, shape: Sequence[int]) -> Mask:
     """Put a mask of a region back on an empty slice of `shape`."""
     mask = np.zeros(tuple(shape), bool)

@@ -8,10 +8,11 @@ from math import exp, pi, sqrt
 
 import numpy as np
 
+from napari_medsam.metrics import dice
 from napari_medsam.postprocess import interpolate_slices
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.propagation.carrier import StopRules, Track, advance_all, settle
-from napari_medsam.propagation.shapes import Region, around, dice, signed_distance_mm, whole
+from napari_medsam.propagation.shapes import Region, around, signed_distance_mm, whole
 from napari_medsam.propagation.values import BOTH_SIDES, INTERPOLATED, Mask, SliceMask, SliceSource
 
 DIFFERENT = 0.8
