@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_medsam.models import image_encoder, mask_decoder, tiny_vit
+from napari_medsam.models import image_encoder, tiny_vit, transformer
 from napari_medsam.models.attention import merge_windows, offset_vectors, partition_windows
 from napari_medsam.models.sam import Sam, SamEmbedding
 
@@ -77,7 +77,7 @@ def reference_encoders() -> Iterator[None]:
         yield
 
 
-def attend(layer: mask_decoder.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(layer: transformer.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Projections of everything, then attention."""
     query, key = layer.split(layer.q_proj(query)), layer.split(layer.k_proj(key))
     weights = torch.softmax(query @ key.transpose(2, 3) / query.shape[-1] ** 0.5, dim=3)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from napari_medsam.models import mask_decoder
-from napari_medsam.models.mask_decoder import Attention, MaskDecoder, TwoWayAttentionBlock, quadruple
+from napari_medsam.models.mask_decoder import MaskDecoder, quadruple
 from napari_medsam.models.sam import build_sam
+from napari_medsam.models.transformer import Attention, TwoWayAttentionBlock
 
 
 def written_out(layer, query, key, value):
