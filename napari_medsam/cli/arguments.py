@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from napari_medsam.prompts import (
     BACKGROUND,
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from napari_medsam.volume import Geometry
 
 PLANES = ("axial", "coronal", "sagittal")
+
+LabelNames = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NUMBER=NAME", help="Name of a label, such as 1=liver. Repeatable."),
+]
+"""The option ``--label``; `parse_names` reads it."""
 
 _BOX_FORM = "[LABEL@]Z,Y0,X0,Y1,X1"
 _POINT_FORM = "[LABEL@]Z,Y,X[,+|-]"

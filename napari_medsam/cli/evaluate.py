@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from napari_medsam.cli.arguments import ArgumentError, label_text, parse_names
+from napari_medsam.cli.arguments import ArgumentError, LabelNames, label_text, parse_names
 from napari_medsam.cli.console import print_json, reported
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ napari-medsam evaluate reference.nii.gz result.nii.gz --tolerance-mm 1 --json
 def evaluate(
     reference: Annotated[Path, typer.Argument(help="Label map taken as the truth.")],
     segmentation: Annotated[Path, typer.Argument(help="Label map to score, on the same grid.")],
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NUMBER=NAME", help="Name of a label, for the table. Repeatable."),
-    ] = None,
+    label: LabelNames = None,
     tolerance_mm: Annotated[
         float, typer.Option(min=0.0, help="Distance up to which surface Dice calls two surfaces the same.")
     ] = 2.0,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_medsam.cli.arguments import ArgumentError, parse_names
+from napari_medsam.cli.arguments import ArgumentError, LabelNames, parse_names
 from napari_medsam.cli.console import AsJson, Debug, print_json, reported, say
 from napari_medsam.cli.image_options import Series, TimePoint
 
@@ -87,10 +87,7 @@ def export(
             "on its grid. Once for each of LABELS."
         ),
     ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NUMBER=NAME", help="Name of a label, such as 1=liver. Repeatable."),
-    ] = None,
+    label: LabelNames = None,
     names: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Names and colours: a .tsv table or ITK-SNAP's descriptions."),

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from napari_medsam.cli.arguments import ArgumentError, label_text, parse_axis, parse_names
+from napari_medsam.cli.arguments import ArgumentError, LabelNames, label_text, parse_axis, parse_names
 from napari_medsam.cli.console import AsJson, Debug, print_json, reported, say
 from napari_medsam.cli.image_options import Series, TimePoint
 
@@ -43,10 +43,7 @@ def measure(
         Path | None,
         typer.Option(help="Label map on the same grid to compare with: Dice, IoU, HD95, surface Dice, mL."),
     ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NUMBER=NAME", help="Name of a label, for the table. Repeatable."),
-    ] = None,
+    label: LabelNames = None,
     axis: Annotated[
         str,
         typer.Option(
