@@ -26,7 +26,6 @@ _FAULTS = (
     AttributeError,
     EOFError,
     LookupError,
-    NotImplementedError,
     RuntimeError,
     TypeError,
     ValueError,
