@@ -181,7 +181,8 @@ def visibility(images: Tensor, masks: Tensor) -> Tensor:
     """How far outlines stand out, (N,) in [0, 3]: mean step in standard deviations of the inside.
 
     The step is measured pixel by pixel, for a ring may lie between something darker and something brighter.
-    Of a ring the inner edge alone counts: it tells the ring from the disc that has the same box.
+    Of a ring the fainter of its two edges counts. Without the inner one it is the disc that has the same box;
+    without the outer one, a loose box around the disc that it encloses would have to mean the ring.
 
     Parameters
     ----------
@@ -190,15 +191,17 @@ def visibility(images: Tensor, masks: Tensor) -> Tensor:
     """
     outline = F.max_pool2d(masks, 5, 1, 2) - masks
     inner = outline * _enclosed(masks)
-    length, inner_length = outline.sum((1, 2, 3)), inner.sum((1, 2, 3))
-    ring = (inner_length > RING_SHARE * length).view(-1, 1, 1, 1)
-    outline = torch.where(ring, inner, outline)
+    outer = outline - inner
     area = masks.sum((1, 2, 3)).clamp_min(1)
     off = images - ((images * masks).sum((1, 2, 3)) / area).view(-1, 1, 1, 1)
     spread = ((off**2 * masks).sum((1, 2, 3)) / area).sqrt().view(-1, 1, 1, 1)
     # Averaged, for noise alone is no step.
-    step = F.avg_pool2d(off, 3, 1, 1, count_include_pad=False).abs() / (spread + 0.02)
-    return (step.clamp_max(3) * outline).sum((1, 2, 3)) / outline.sum((1, 2, 3)).clamp_min(1)
+    step = (F.avg_pool2d(off, 3, 1, 1, count_include_pad=False).abs() / (spread + 0.02)).clamp_max(3)
+    whole, inside, outside = (
+        (step * edge).sum((1, 2, 3)) / edge.sum((1, 2, 3)).clamp_min(1) for edge in (outline, inner, outer)
+    )
+    ring = inner.sum((1, 2, 3)) > RING_SHARE * outline.sum((1, 2, 3))
+    return torch.where(ring, torch.minimum(inside, outside), whole)
 
 
 def _enclosed(masks: Tensor) -> Tensor:

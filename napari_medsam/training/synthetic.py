@@ -132,7 +132,7 @@ def _coarser(batch: SliceBatch, factor: int) -> SliceBatch:
     return SliceBatch(F.avg_pool2d(batch.images, factor), *maps)
 
 
-SHARES = {"torso": 0.24, "heart": 0.26, "blobs": 0.10, "packed": 0.02, "brain": 0.14, "real": 0.24}
+SHARES = {"torso": 0.30, "heart": 0.20, "blobs": 0.10, "packed": 0.02, "brain": 0.14, "real": 0.24}
 
 
 def synthetic_slices(
