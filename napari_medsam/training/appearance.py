@@ -68,13 +68,13 @@ def render(draw: Draw, objects: Tensor, tissues: Tensor, density: Tensor) -> Ten
     coarse, fine = (smooth_noise(draw, 1, cells, h)[:, 0] for cells in (draw_cells(draw, 8, 24), 48))
     mix = draw.uniform(0, 1, 1, 1)
     texture = mix * coarse + (1 - mix) * fine
-    image = image + texture * grain.gather(1, flat).reshape(objects.shape) + _rims(draw, objects)
+    image = image + texture * grain.gather(1, flat).reshape(objects.shape) + rims(draw, objects)
     projection = 0.2 + density * draw.uniform(0.4, 1.2, 1, 1) + 0.1 * coarse * draw.uniform(0, 1, 1, 1)
     image = torch.where(draw.chance(0.06, 1, 1) & (density.amax((1, 2), keepdim=True) > 0), projection, image)
     return image[:, None]
 
 
-def _rims(draw: Draw, objects: Tensor) -> Tensor:
+def rims(draw: Draw, objects: Tensor) -> Tensor:
     """Grey values that a fifth of the objects have more, or less, along their edge, (n, H, W).
 
     Cortical bone, calcified vessels and enhancing capsules: the rim belongs to what it encloses, and a box

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from napari_medsam.models.crops import mask_boxes
+from napari_medsam.training.appearance import rims
 from napari_medsam.training.prompt_sampling import MODES, corrective_click, draw_prompts, visibility
 from napari_medsam.training.shapes import Draw, ShapeTable, warped_grid
 from napari_medsam.training.synthetic import SliceBatch, synthetic_slices
@@ -132,16 +133,29 @@ def test_a_correction_goes_into_the_largest_error_and_says_what_is_there():
     assert bool(((points[1] > 72) & (points[1] < 88)).all())
 
 
-def test_a_ring_is_seen_by_its_inner_edge_and_a_patch_of_noise_is_not():
-    # A dropped ring is a heart whose wall the model never learns; one that looks like a disc teaches to fill.
+def test_a_ring_is_seen_by_both_of_its_edges_and_a_patch_of_noise_is_not():
+    # A dropped ring is a heart whose wall the model never learns; one that looks like a disc teaches to fill;
+    # of one that only its content shows, a box around a vessel would come to mean the fat around it.
     axis = torch.arange(96) - 48
     radius = (axis[:, None] ** 2 + axis[None] ** 2).sqrt()
     ring = ((radius < 30) & (radius >= 20)).float()[None, None]
     between_dark_and_bright = torch.where(radius < 20, 0.8, torch.where(radius < 30, 0.4, 0.0))
     like_a_disc = torch.where(radius < 30, 0.4, 0.0)
+    like_its_content = torch.where(radius < 20, 0.4, 0.0)
     noise = torch.rand((96, 96), generator=seeded())
-    images = torch.stack([between_dark_and_bright, like_a_disc, noise])[:, None]
-    seen, filled, nothing = visibility(images, ring.expand(3, -1, -1, -1)).tolist()
+    images = torch.stack([between_dark_and_bright, like_a_disc, like_its_content, noise])[:, None]
+    seen, filled, around, nothing = visibility(images, ring.expand(4, -1, -1, -1)).tolist()
     assert seen == pytest.approx(3)
     assert filled == pytest.approx(0, abs=1e-3)
+    assert around == pytest.approx(0, abs=1e-3)
     assert nothing == pytest.approx(0.25, abs=0.1)
+
+
+def test_rims_lie_along_the_inside_of_objects_and_on_some_objects_only():
+    # Ribs and calcified vessels: a rim outside of its label would teach to take what lies around.
+    objects = torch.zeros((40, 64, 64), dtype=torch.int64)
+    objects[:, 20:44, 20:44] = 1
+    rim = rims(Draw(40, seeded()), objects) != 0
+    assert not rim[objects == 0].any()
+    assert not rim[:, 24:40, 24:40].any()
+    assert 0.05 < rim.flatten(1).any(1).float().mean() < 0.5
