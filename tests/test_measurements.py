@@ -259,3 +259,13 @@ def test_command_refuses_an_image_on_another_grid(tmp_path) -> None:
     assert result.exit_code == 2
     assert "5 mm apart" in result.stderr
     assert result.stdout == ""
+
+
+def test_command_names_the_table_that_cannot_be_written(tmp_path) -> None:
+    """Somebody who mistypes a folder must see the path that was typed, not one of a temporary file."""
+    labels, geometry = box()
+    path = write_labels(labels, geometry, tmp_path / "labels.nii.gz")
+    table = tmp_path / "missing" / "table.csv"
+    result = CliRunner().invoke(app, ["measure", str(path), "--csv", str(table)])
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: No such file or directory: {table}\n"

@@ -180,6 +180,11 @@ def replacing(path: Path, suffix: str) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         temporary.replace(target)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) == temporary:
+            # Nobody has ever seen that name: the file that was asked for is what cannot be written.
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":
