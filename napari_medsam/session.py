@@ -302,12 +302,7 @@ class Session:
         self.note(part)
 
     def merged(self, part: SliceMask) -> NDArray[np.uint16]:
-        """Return the labels (H, W) of a slice as they will be once a mask is written.
-
-        The object's old pixels on the slice go. Other objects are kept when they are protected, and so are
-        the object's own key slices: what is carried changes no slice that was prompted, of whichever axis,
-        and the answer to prompts no other one.
-        """
+        """Return the labels (H, W) of a slice as they will be once a mask is written; see `Ledger.merged`."""
         others = None if self.protect_others else self.objects.keys() | self.key_slices.keys()
         return self.ledger.merged(part, part.where.take(self.labels), others)
 
