@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_medsam.models.attention import decomposed_attention, merge_windows, partition_windows
+from napari_medsam.models.attention import (
+    decomposed_attention,
+    in_parts,
+    merge_windows,
+    partition_windows,
+)
 
 
 def dense(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
@@ -94,6 +99,10 @@ class PatchEmbed(nn.Module):
         return dense(self.proj, patches.permute(0, 2, 4, 1, 3, 5).flatten(3))
 
 
+HEADS_AT_ONCE = 3
+"""Heads of global attention computed at a time on the CPU; see `attention.in_parts`."""
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with relative positions, over the whole grid or in windows.
 
@@ -122,20 +131,24 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, dim) to the same shape."""
         height, width = x.shape[1:3]
+        at_once = HEADS_AT_ONCE if not self.window and in_parts(x) else self.num_heads
+        parts = [self._of_heads(x, slice(i, i + at_once)) for i in range(0, self.num_heads, at_once)]
+        out = merge_windows(torch.cat(parts, 2), self.window or self.size, height, width)
+        return dense(self.proj, out)
+
+    def _of_heads(self, x: Tensor, part: slice) -> Tensor:
+        """Map (B, H, W, dim) to (B * windows, N, channels of these heads)."""
+        weight = self.qkv.weight.unflatten(0, (3, self.num_heads, -1))[:, part].flatten(0, 2)
+        bias = self.qkv.bias.view(3, self.num_heads, -1)[:, part]
         # Published weights were trained with zero tokens as window padding: after this layer they are its
         # bias, so only real tokens need the product.
-        qkv = dense(self.qkv, x)
-        qkv = partition_windows(qkv, self.window, self.qkv.bias) if self.window else qkv.flatten(1, 2)
-        out = decomposed_attention(qkv, self.num_heads, self.size, self.rel_pos_h, self.rel_pos_w)
-        return dense(self.proj, merge_windows(out, self.window or self.size, height, width))
+        qkv = F.linear(x.to(weight.dtype), weight, bias.flatten())
+        windows = partition_windows(qkv, self.window, bias.flatten()) if self.window else qkv.flatten(1, 2)
+        return decomposed_attention(windows, bias.shape[1], self.size, self.rel_pos_h, self.rel_pos_w)
 
 
 HIDDEN_IN_MEMORY = 2**22
-"""Hidden values of a `Mlp` computed at a time on the CPU.
-
-Allocators hand larger pieces of memory back to the system after every use (glibc from 32 MB on), and getting
-them anew took an eighth of the encoder's time.
-"""
+"""Hidden values of a `Mlp` computed at a time on the CPU; see `attention.in_parts`."""
 
 
 class Mlp(nn.Module):
@@ -157,7 +170,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., dim) to the same shape."""
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if not in_parts(x):
             return self._mapped(x)
         tokens = x.flatten(0, -2)
         at_once = max(1, HIDDEN_IN_MEMORY // self.lin1.out_features)
@@ -225,6 +238,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, dim) float32 to the same shape, float32 whatever the precision of the weights."""
+        window = self.attn.window
+        if not window or self.adapter or not in_parts(x):
+            return self._mapped(x)
+        # Nothing here looks beyond its window, so rows of windows can go through one after the other.
+        bands = [self._mapped(band) for image in x.split(1) for band in image.split(window, 1)]
+        return torch.cat(bands, 1).view(x.shape)
+
+    def _mapped(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
         y = self.norm2(x)
         x = x + self.mlp(y)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_medsam.models.attention import merge_windows, partition_windows
+from napari_medsam.models.attention import in_parts, merge_windows, partition_windows
 from napari_medsam.models.image_encoder import Neck, dense
 
 CHANNELS_IN_CACHE = 64
@@ -24,12 +24,6 @@ CHANNELS_IN_CACHE = 64
 
 TOKENS_IN_CACHE = 1024
 """Tokens that pass an MLP at a time on the CPU."""
-
-
-def in_parts(x: Tensor) -> bool:
-    """Whether to compute wide layers in parts: on the CPU, for their results' sake alone."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
-    return plain and not torch.compiler.is_compiling()
 
 
 class ConvNorm(nn.Module):
@@ -110,7 +104,8 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
-        if not self.training and in_parts(x):
+        # The sum over groups would lose digits in bfloat16.
+        if not self.training and in_parts(x) and x.dtype == torch.float32:
             return F.gelu(self.by_channels(x))
         y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
         return F.gelu(self.conv3(y) + x)
