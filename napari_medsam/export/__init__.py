@@ -6,7 +6,7 @@
 
 from napari_medsam.export.files import SUFFIXES, read_segmentation, write_segmentation
 from napari_medsam.export.grids import GridError, Resampling, placed_on
-from napari_medsam.export.nnunet import NnunetCase, write_nnunet
+from napari_medsam.export.nnunet import NnunetCase, is_nnunet, write_nnunet
 from napari_medsam.export.series import image_of, series_files
 from napari_medsam.segments import Segment, Segmentation, SegmentationError
 
@@ -19,6 +19,7 @@ __all__ = [
     "Segmentation",
     "SegmentationError",
     "image_of",
+    "is_nnunet",
     "placed_on",
     "read_segmentation",
     "series_files",

@@ -219,10 +219,7 @@ def _renamed(segmentation: Segmentation, table: dict[int, bids.LabelRow]) -> Seg
 
 def _write_nifti(segmentation: Segmentation, path: Path, suffix: str, sources: Sequence[str]) -> list[Path]:
     flat = segmentation.flattened()
-    table, description = (bids.sidecar_path(path, ending) for ending in (".tsv", ".json"))
-    for beside in (table, description):
-        if beside.exists() and not bids.is_ours(beside):
-            raise VolumeError(f"'{beside.name}' beside it belongs to something else; choose another name.")
+    table, description = bids.free_sidecars(path)
     with ExitStack() as files:
         # The label map takes its place last: with it there, the others are.
         voxels = files.enter_context(replacing(path, suffix))

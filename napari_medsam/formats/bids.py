@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_medsam.formats.common import printable
+from napari_medsam.geometry import VolumeError
 from napari_medsam.segments import Color, Segment, SegmentationError
 from napari_medsam.terminology import Code, Term
 
-__all__ = ["LabelRow", "description_text", "is_ours", "parse_table", "sidecar_path", "table_text"]
+__all__ = ["LabelRow", "description_text", "free_sidecars", "parse_table", "sidecar_path", "table_text"]
 
 _COLUMNS = ("index", "name", "color")
 _CODES = ("category", "type", "modifier", "region")
@@ -42,10 +43,19 @@ def sidecar_path(path: Path, suffix: str) -> Path:
     return path.with_name(re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) + suffix)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a table or description was written here, so that it may be written anew."""
-    start = path.read_bytes()[:4096]
-    return start.startswith("\t".join([*_COLUMNS, *_CODES]).encode()) or _OURS.encode() in start
+def free_sidecars(path: Path) -> tuple[Path, Path]:
+    """Where table and description of a .nii or .nii.gz file go.
+
+    Raises
+    ------
+    VolumeError
+        When one of them is there and was not written here.
+    """
+    table, description = (sidecar_path(path, suffix) for suffix in (".tsv", ".json"))
+    for beside in (table, description):
+        if beside.exists() and not _is_ours(beside):
+            raise VolumeError(f"'{beside.name}' beside it belongs to something else; choose another name.")
+    return table, description
 
 
 def table_text(segments: Iterable[Segment]) -> str:
@@ -100,6 +110,11 @@ def description_text(sources: Sequence[str], version: str, *, overlaps: bool = F
         "LabelsOverlapped": overlaps,
     }
     return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+
+
+def _is_ours(path: Path) -> bool:
+    start = path.read_bytes()[:4096]
+    return start.startswith("\t".join([*_COLUMNS, *_CODES]).encode()) or _OURS.encode() in start
 
 
 def _code_text(code: Code | None) -> str:
