@@ -232,7 +232,9 @@ def _read_folder(path: str) -> list[LayerData]:
             problems.append(str(error))
         else:
             notes.extend(volume.notes)
-            layers.append(image_layer(volume, series.description or Path(path).name))
+            layer = image_layer(volume, series.description or Path(path).name)
+            layer[1]["metadata"][METADATA_KEY]["series"] = series.uid
+            layers.append(layer)
     if not layers:
         raise VolumeError(" ".join(problems))
     _warn([*problems, *notes])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_medsam.propagation import SliceMask
+    from napari_medsam.segments import Color
 
 UNDONE = "Undo changed slice {}, which is not on screen."
 LOCKED = "Slice {} is accepted, so it stays as it is: press A to unlock it."
@@ -125,6 +126,14 @@ class LabelLayer:
     def colour(self, label: int) -> tuple[float, ...]:
         """RGBA of an object, hidden or not, from 0 to 1."""
         return tuple(self._palette.map(label))
+
+    def colours(self) -> dict[int, Color]:
+        """Red, green, blue of all objects, from 0 to 255."""
+        found = {}
+        for label in self.session.objects:
+            red, green, blue = (round(255 * float(part)) for part in self.colour(label)[:3])
+            found[label] = red, green, blue
+        return found
 
     def show(self, label: int, is_shown: bool) -> None:
         """Show or hide an object; its voxels stay."""

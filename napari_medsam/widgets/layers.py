@@ -13,7 +13,7 @@ from psygnal import Signal
 from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
-from napari_medsam.widgets.contrib import layer_metadata
+from napari_medsam.widgets.contrib import METADATA_KEY, layer_metadata
 from napari_medsam.widgets.label_layer import LOCKED, LabelLayer
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.prompt_shapes import (
@@ -93,6 +93,11 @@ class SessionLayers:
     def labels(self) -> Labels | None:
         """The layer with the labels, if there is one."""
         return self.masks.layer
+
+    @property
+    def series(self) -> str | None:
+        """UID of the DICOM series that the image is; None where it came alone."""
+        return self.image.metadata.get(METADATA_KEY, {}).get("series")
 
     @property
     def census(self) -> Census:

@@ -145,8 +145,9 @@ class SegmentWidget(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.save_button = button("Save  (Ctrl+Shift+S)", "Write the label map beside the image", self._save)
-        elsewhere = button("As...", "Write the label map to a place of your choice", self._save_as)
+        self.save_button = button("Save  (Ctrl+Shift+S)", "Write the labels beside the image", self._save)
+        tip = "Choose place and format: NIfTI, 3D Slicer, DICOM SEG, ITK-SNAP, nnU-Net"
+        self.save_as_button = button("As...", tip, self._save_as)
         self.accept = button("Accept slice  (A)", "Lock the object on this slice, or unlock it", self._accept)
         undo = button("Undo", "Take back the last change of the mask on this slice (Ctrl+Z)", self._undo)
         below = QGridLayout()
@@ -155,7 +156,7 @@ class SegmentWidget(QWidget):
             (self.accept, (0, 0, 1, 2)),
             (undo, (0, 2, 1, 2)),
             (self.save_button, (1, 0, 1, 3)),
-            (elsewhere, (1, 3)),
+            (self.save_as_button, (1, 3)),
         ):
             below.addWidget(each, *place)
         layout = QVBoxLayout(self)

@@ -304,7 +304,9 @@ class Segmenter:
         target = path or default_path(layers.session)
         if target is None:
             return False
-        session = layers.session
+        work = partial(
+            save_session, layers.session, target, colours=layers.masks.colours(), series=layers.series
+        )
         # What is changed while the file is being written is unsaved again.
         layers.unsaved = False
 
@@ -314,9 +316,7 @@ class Segmenter:
             self._end(error)
 
         self.progressed.emit(SAVE, 0, 0)
-        self.runner.submit(
-            (SAVE, id(layers)), lambda: iter([save_session(session, target)]), self._on_saved, end
-        )
+        self.runner.submit((SAVE, id(layers)), lambda: iter([work()]), self.saved.emit, end)
         return True
 
     def close(self) -> None:
@@ -363,9 +363,6 @@ class Segmenter:
             self.layers.masks.refresh()
         tell(error)
         self.changed.emit()
-
-    def _on_saved(self, path: Path) -> None:
-        self.saved.emit(path)
 
     def _on_slice(self, event: Any = None) -> None:
         self.prompting.drop()
