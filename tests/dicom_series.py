@@ -1,4 +1,4 @@
-"""A small CT series with everything a DICOM segmentation has to say of its images."""
+"""A small CT series with all that a DICOM segmentation has to say of its images, and a structure set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 if TYPE_CHECKING:
     from napari_medsam.volume import Geometry
@@ -50,3 +50,41 @@ def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None, di
         image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         image.save_as(folder / f"{(7 * z) % 101:03}.dcm", enforce_file_format=True)
     return series
+
+
+def structure_set(path: Path, geometry: Geometry, series: str, rois: dict[str, list[list[tuple]]]) -> Path:
+    """Write contours given as voxel positions (z, y, x)."""
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = RTStructureSetStorage, generate_uid()
+    header.Modality = "RTSTRUCT"
+    one, study, frame = Dataset(), Dataset(), Dataset()
+    one.SeriesInstanceUID = series
+    study.RTReferencedSeriesSequence = [one]
+    frame.RTReferencedStudySequence = [study]
+    header.ReferencedFrameOfReferenceSequence = [frame]
+    header.StructureSetROISequence, header.ROIContourSequence = [], []
+    for number, (name, contours) in enumerate(rois.items(), start=1):
+        roi, drawn = Dataset(), Dataset()
+        roi.ROINumber, roi.ROIName = number, name
+        drawn.ReferencedROINumber, drawn.ROIDisplayColor = number, [10 * number, 20, 30]
+        drawn.ContourSequence = []
+        for points in contours:
+            contour = Dataset()
+            contour.ContourGeometricType = "CLOSED_PLANAR"
+            index = np.array([(x, y, z, 1) for z, y, x in points])
+            places = (index @ geometry.affine.T)[:, :3]
+            contour.NumberOfContourPoints = len(points)
+            contour.ContourData = [f"{part:.6f}" for part in places.ravel()]
+            drawn.ContourSequence.append(contour)
+        header.StructureSetROISequence.append(roi)
+        header.ROIContourSequence.append(drawn)
+    header.file_meta = FileMetaDataset()
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+def rectangle(z: float, y0: float, x0: float, y1: float, x1: float) -> list[tuple]:
+    return [(z, y0, x0), (z, y0, x1), (z, y1, x1), (z, y1, x0)]

@@ -4,7 +4,7 @@
 `write_segmentation` writes what another program reads, and `write_nnunet` a training set.
 """
 
-from napari_medsam.export.files import SUFFIXES, read_segmentation, write_segmentation
+from napari_medsam.export.files import SUFFIXES, read_if_labels, read_segmentation, write_segmentation
 from napari_medsam.export.grids import GridError, Resampling, placed_on
 from napari_medsam.export.nnunet import NnunetCase, is_nnunet, write_nnunet
 from napari_medsam.export.series import image_of, series_files
@@ -21,6 +21,7 @@ __all__ = [
     "image_of",
     "is_nnunet",
     "placed_on",
+    "read_if_labels",
     "read_segmentation",
     "series_files",
     "write_nnunet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,20 +15,20 @@ from napari_medsam import __version__
 from napari_medsam.export.grids import placed_on
 from napari_medsam.formats import bids, caret, itksnap
 from napari_medsam.formats.common import replacing, told
-from napari_medsam.formats.dicom_header import looks_like_dicom
+from napari_medsam.formats.dicom_header import looks_like_dicom, read_dicom_header
 from napari_medsam.formats.dicom_objects import header_of
 from napari_medsam.formats.dicom_seg import read_dicom_seg, write_dicom_seg
 from napari_medsam.formats.nifti import read_extensions, write_nifti
 from napari_medsam.formats.rtstruct import read_rtstruct
 from napari_medsam.formats.slicer import is_slicer, read_slicer, write_slicer
-from napari_medsam.geometry import Geometry, VolumeError
-from napari_medsam.segments import Color, Segmentation
+from napari_medsam.geometry import Geometry, GeometryError, VolumeError
+from napari_medsam.segments import Color, Segmentation, SegmentationError
 from napari_medsam.volume import read_labels, write_labels
 
 if TYPE_CHECKING:
     from napari_medsam.terminology import Term
 
-__all__ = ["SUFFIXES", "read_segmentation", "write_segmentation"]
+__all__ = ["SUFFIXES", "read_if_labels", "read_segmentation", "write_segmentation"]
 
 SUFFIXES = {
     ".nii.gz": "NIfTI with names and colours in its header, and BIDS's .tsv and .json beside it",
@@ -42,6 +43,8 @@ SUFFIXES = {
 """What `write_segmentation` writes, by ending."""
 
 _NIFTI = (".nii.gz", ".nii")
+_STEM = re.compile(r"(\.nii|\.seg)?\.[^.]*$", re.IGNORECASE)
+_LIKE_LABELS = re.compile(r"(^|[-_. ])(d?seg|segmentation|labels?|mask)$", re.IGNORECASE)
 
 
 def read_segmentation(
@@ -76,6 +79,40 @@ def read_segmentation(
         return found
     with told(Path(names_from), "read"):
         return _renamed(found, _table(Path(names_from)))
+
+
+def read_if_labels(path: str | Path, *, geometry: Geometry | None = None) -> Segmentation | None:
+    """Read a file when it says that it holds labels, not an image.
+
+    That say 3D Slicer's and DICOM's segmentations, structure sets, and NIfTI files with names of labels in
+    the header or in a table beside them. A name that ends like ``_seg``, ``_dseg``, ``_labels`` or ``_mask``
+    says so too, if the voxels are whole numbers from 0 up.
+
+    Parameters
+    ----------
+    path, geometry
+        As for `read_segmentation`.
+
+    Returns
+    -------
+    Segmentation or None
+        None for an image, or what may be one.
+
+    Raises
+    ------
+    VolumeError, GeometryError, SegmentationError
+        When it holds labels, but cannot be read.
+    """
+    path = Path(path)
+    with told(path, "read"):
+        if _says_labels(path):
+            return read_segmentation(path, geometry=geometry)
+    if _LIKE_LABELS.search(_STEM.sub("", path.name)) is None:
+        return None
+    try:
+        return read_segmentation(path)
+    except (VolumeError, GeometryError, SegmentationError):
+        return None
 
 
 def write_segmentation(
@@ -133,6 +170,16 @@ def write_segmentation(
                 temporary.write_text(text, encoding="utf-8")
             return [path]
     return [write_labels(segmentation.flattened().labels, segmentation.geometry, path)]
+
+
+def _says_labels(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    if path.suffix.lower() == ".nrrd":
+        return is_slicer(path)
+    if path.name.lower().endswith(_NIFTI):
+        return bool(_nifti_table(path, []))
+    return looks_like_dicom(path) and read_dicom_header(path) is None
 
 
 def _read(path: Path, geometry: Geometry | None) -> Segmentation:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from napari.layers import Labels
 from numpy.typing import ArrayLike, NDArray
-from qtpy.QtWidgets import QComboBox, QVBoxLayout
+from qtpy.QtWidgets import QComboBox, QMessageBox, QVBoxLayout
 
+from napari_medsam.export import GridError, Resampling
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.parts import Panel, button, note
@@ -181,8 +182,28 @@ class ComparePanel(Panel):
 
     def _adopt(self) -> None:
         reference = self._reference()
-        if reference is not None:
+        if reference is None:
+            return
+        try:
             self.segmenter.use_labels(reference)
+        except GridError as error:
+            how = self._ask_how(str(error))
+            if how is not None:
+                try:
+                    self.segmenter.use_labels(reference, how)
+                except GridError as problem:
+                    tell(problem)
+
+    def _ask_how(self, problem: str) -> Resampling | None:
+        """Ask how to resample labels that lie on another grid; None when the user does not want to."""
+        question = QMessageBox(QMessageBox.Icon.Question, "Another grid", problem, parent=self)
+        ways: dict[Any, Resampling] = {
+            question.addButton(f"Resample ({how})", QMessageBox.ButtonRole.AcceptRole): how
+            for how in get_args(Resampling)
+        }
+        question.setDefaultButton(question.addButton(QMessageBox.StandardButton.Cancel))
+        question.exec()
+        return ways.get(question.clickedButton())
 
 
 def _pair(layers: SessionLayers, reference: Labels, where: SliceIndex) -> tuple[NDArray, ArrayLike]:

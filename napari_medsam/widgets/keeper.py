@@ -13,6 +13,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_medsam.export import is_nnunet
+from napari_medsam.widgets.label_files import voxels_path
 from napari_medsam.widgets.saving import (
     KINDS,
     NIFTI,
@@ -21,7 +22,6 @@ from napari_medsam.widgets.saving import (
     kinds_for,
     path_of_kind,
     prompts_path,
-    voxels_path,
 )
 from napari_medsam.widgets.segmenter import Segmenter
 from napari_medsam.widgets.worker import Worker

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Labels
 from psygnal import Signal
 
+from napari_medsam.export import placed_on
 from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
-from napari_medsam.widgets.contrib import METADATA_KEY, layer_metadata
+from napari_medsam.widgets.label_files import layers_of, segmentation_of
 from napari_medsam.widgets.label_layer import LOCKED, LabelLayer
+from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry, layer_metadata
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.prompt_shapes import (
     PromptView,
@@ -27,8 +30,9 @@ from napari_medsam.widgets.prompt_shapes import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Layer, Points, Shapes
+    from napari.layers import Image, Layer, Points, Shapes
 
+    from napari_medsam.export import Resampling
     from napari_medsam.propagation import SliceMask
     from napari_medsam.widgets.census import Census
 
@@ -163,9 +167,27 @@ class SessionLayers:
         assert self.labels is not None
         return self.labels
 
-    def use_labels(self, layer: Labels) -> None:
-        """Go on with a label layer of the user's own; see `LabelLayer.adopt`."""
-        self.masks.adopt(layer, self.label)
+    def use_labels(self, layer: Labels, resample: Resampling | None = None) -> None:
+        """Go on with a label layer of the user's own; see `LabelLayer.adopt`.
+
+        One on another grid stays as it is, and a layer of its voxels on the image's grid is made.
+
+        Raises
+        ------
+        GridError
+            When its voxels are not voxels of the image, and no way to resample it was chosen.
+        PromptError, GeometryError, SegmentationError
+            When it cannot be gone on with for other reasons.
+        """
+        own, theirs = layer_geometry(self.image.metadata), layer_geometry(layer.metadata)
+        if own is None or theirs is None or not own.difference(theirs):
+            self.masks.adopt(layer, self.label)
+        else:
+            placed = placed_on(segmentation_of([layer.as_layer_data_tuple()]), own, resample=resample)
+            ((data, attributes, _),) = layers_of(placed, "")
+            made = Labels(data, **{**attributes, **self._placement("segmentation")}, opacity=0.5)
+            self.masks.adopt(made, self.label)
+            self._add(made, above=self.image)
         self.select(next(iter(self.session.objects), None) or self.session.add_object())
         self.edited.emit(set(self.session.objects))
 
@@ -206,6 +228,7 @@ class SessionLayers:
         except PromptError as error:
             self.said.emit(str(error))
         else:
+            self.masks.describe()
             self.unsaved = True
 
     def mark(self, where: SliceIndex, kind: str | None) -> None:
@@ -260,7 +283,7 @@ class SessionLayers:
             "shear": image.shear,
             "affine": image.affine,
             "units": image.units,
-            "metadata": layer_metadata(self.session.volume),
+            "metadata": layer_metadata(self.session.volume, self.series),
         }
 
     def _add(self, layer: Layer, above: Layer | None = None) -> None:

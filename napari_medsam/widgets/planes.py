@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_medsam.prompts import Box, Point, SliceIndex
 from napari_medsam.volume import Geometry, GeometryError, Volume, VolumeError
-from napari_medsam.widgets.contrib import METADATA_KEY, layer_geometry
+from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry
 from napari_medsam.windowing import Window, WindowError, default_window
 
 if TYPE_CHECKING:

@@ -7,16 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_medsam.export import (
-    NnunetCase,
-    Segmentation,
-    is_nnunet,
-    series_files,
-    write_nnunet,
-    write_segmentation,
-)
+from napari_medsam.export import NnunetCase, Segmentation, is_nnunet, write_nnunet
 from napari_medsam.prompts import prompts_to_json
 from napari_medsam.volume import VolumeError
+from napari_medsam.widgets.label_files import DICOM, DICOM_ENDINGS, ENDINGS, ITKSNAP, stem, write
 
 if TYPE_CHECKING:
     from napari_medsam.segments import Color
@@ -24,41 +18,34 @@ if TYPE_CHECKING:
 
 SUFFIX = "_seg.nii.gz"
 PROMPTS_SUFFIX = ".prompts.json"
-NIFTI, DICOM, NNUNET = ".nii.gz", ".dcm", "Dataset"
+NIFTI, NNUNET = ".nii.gz", "Dataset"
 KINDS = {
     NIFTI: "NIfTI with names and colours (*.nii.gz *.nii)",
     ".seg.nrrd": "3D Slicer segmentation (*.seg.nrrd)",
     DICOM: "DICOM segmentation (*.dcm)",
-    ".txt": "ITK-SNAP: names and colours, and a label map beside them (*.txt)",
+    ITKSNAP: "ITK-SNAP: names and colours, and a label map beside them (*.txt)",
     ".nrrd": "NRRD, voxels only (*.nrrd)",
     ".mha": "MetaImage, voxels only (*.mha)",
     NNUNET: "nnU-Net training set of this case, a new folder (Dataset*)",
 }
 """What the question where to save offers: how the name ends, and what to call it."""
-_DICOM_ENDINGS = (DICOM, ".ima")
-_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", *_DICOM_ENDINGS, ".txt")
 
 
 def default_path(session: Session) -> Path | None:
     """Return where the label map goes unless somebody says otherwise; None for an image from no file."""
     source = session.volume.source
-    return Path(source).parent / f"{_stem(Path(source))}{SUFFIX}" if source else None
+    return Path(source).parent / f"{stem(Path(source))}{SUFFIX}" if source else None
 
 
 def prompts_path(path: Path) -> Path:
     """Return where names and prompts go that belong to a label map."""
-    return path.parent / f"{_stem(path)}{PROMPTS_SUFFIX}"
-
-
-def voxels_path(path: Path) -> Path:
-    """Return where the voxels go: beside ITK-SNAP's descriptions, which hold none, else into the file."""
-    return path.with_suffix(NIFTI) if path.suffix.lower() == ".txt" else path
+    return path.parent / f"{stem(path)}{PROMPTS_SUFFIX}"
 
 
 def kinds_for(session: Session) -> dict[str, str]:
     """Return those of `KINDS` that this session's image allows for."""
     source = Path(session.volume.source)
-    is_dicom = bool(session.volume.source) and (source.is_dir() or source.suffix.lower() in _DICOM_ENDINGS)
+    is_dicom = bool(session.volume.source) and (source.is_dir() or source.suffix.lower() in DICOM_ENDINGS)
     return {ending: kind for ending, kind in KINDS.items() if is_dicom or ending != DICOM}
 
 
@@ -74,14 +61,14 @@ def path_of_kind(path: Path, ending: str, *, is_chosen: bool) -> Path:
     is_chosen
         Whether somebody chose this kind: then another ending that was typed makes room for it.
     """
-    is_said = path.name.lower().endswith(_ENDINGS) or is_nnunet(path)
+    is_said = path.name.lower().endswith(ENDINGS) or is_nnunet(path)
     if is_said and not is_chosen:
         return path
     if ending == NNUNET:
-        return path if is_nnunet(path) else path.parent / f"{NNUNET}001_{_plain(_stem(path))}"
+        return path if is_nnunet(path) else path.parent / f"{NNUNET}001_{_plain(stem(path))}"
     if path.name.lower().endswith(ending) and (ending != ".nrrd" or not path.name.endswith(".seg.nrrd")):
         return path
-    return path.parent / f"{_stem(path) if is_said else path.name}{ending}"
+    return path.parent / f"{stem(path) if is_said else path.name}{ending}"
 
 
 def save_session(
@@ -121,13 +108,10 @@ def save_session(
     named = Segmentation.from_labels(
         labels, volume.geometry, names={each.label: each.name for each in objects}, colors=colours
     )
-    source = Path(volume.source)
     if is_nnunet(path):
-        write_nnunet([NnunetCase(_plain(_stem(source)), volume, named)], path)
+        write_nnunet([NnunetCase(_plain(stem(Path(volume.source))), volume, named)], path)
     else:
-        files = series_files(source, series) if path.suffix.lower() == DICOM else ()
-        for each in dict.fromkeys((voxels_path(path), path)):
-            write_segmentation(named, each, series=files, sources=[source.name] if volume.source else ())
+        write(named, path, volume.source, series)
     beside = prompts_path(path)
     temporary = beside.with_name(f".{beside.name}.part")
     try:
@@ -138,11 +122,6 @@ def save_session(
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def _stem(path: Path) -> str:
-    ending = next((each for each in _ENDINGS if path.name.lower().endswith(each)), "")
-    return path.name[: -len(ending)] if ending else path.stem
 
 
 def _plain(name: str) -> str:

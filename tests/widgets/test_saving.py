@@ -191,46 +191,77 @@ def test_another_file_is_not_replaced_unasked(qtbot, tmp_path, monkeypatch):
     keeper.worker.stop()
 
 
-def test_as_offers_slicer_and_save_goes_on_there(qtbot, tmp_path, monkeypatch):
-    """With mouse and keys: As..., another kind, Return; and after a change Ctrl+Shift+S."""
+@pytest.fixture
+def hand(qtbot, tmp_path):
+    """A window with a bright block in a scan, segmented on slice 2, and Qt's own dialogs."""
     QApplication.setAttribute(Qt.ApplicationAttribute.AA_DontUseNativeDialogs)
     viewer = napari.Viewer(show=True)
-    hand = Hand(viewer)
-    dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)[1]
-    hand.until(lambda: not dock.worker.is_busy)
-    dock.segmenter.model.replace("bright", SlicePredictor(BrightModel()))
+    made = Hand(viewer)
+    made.dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)[1]
+    made.until(lambda: not made.dock.worker.is_busy)
+    made.dock.segmenter.model.replace("bright", SlicePredictor(BrightModel()))
     voxels = np.zeros(SHAPE, np.float32)
     voxels[:, 5:15, 10:20] = 1
     data, attributes, _ = image_layer(Volume(voxels, GRID, "MR", str(tmp_path / "scan.nii.gz"), ()), "scan")
     viewer.add_image(data, **attributes)
     viewer.dims.set_current_step(0, 2)
-    dock.segmenter.draw_box()
-    layers = dock.segmenter.layers
+    made.dock.segmenter.draw_box()
+    layers = made.dock.segmenter.layers
     layers.boxes.add_rectangles([box_corners(SliceIndex(0, 2), (3, 8, 17, 22), 3)])
-    hand.until(lambda: layers.census.voxels(1) == 100)
-
-    def answer():
-        dialog = QApplication.activeModalWidget()
-        (kinds,) = [each for each in dialog.findChildren(QComboBox) if KINDS[".seg.nrrd"] in texts(each)]
-        kinds.setCurrentText(KINDS[".seg.nrrd"])
-        kinds.textActivated.emit(KINDS[".seg.nrrd"])
-        name = dialog.findChild(QLineEdit)
-        name.selectAll()
-        QTest.keyClicks(name, "mine")
-        QTest.keyClick(name, Qt.Key.Key_Return)
-
-    QTimer.singleShot(300, answer)
-    QTest.mouseClick(dock.save_as_button, Qt.MouseButton.LeftButton)
-    hand.until(lambda: not dock.worker.is_busy and (tmp_path / "mine.seg.nrrd").exists())
-    np.testing.assert_array_equal(read_segmentation(tmp_path / "mine.seg.nrrd").labels, expected())
-    layers.rename(1, "spleen")
-    hand.key(Qt.Key.Key_S, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
-    hand.until(lambda: not dock.worker.is_busy and not dock.segmenter.unsaved)
-    assert [each.name for each in read_segmentation(tmp_path / "mine.seg.nrrd").segments] == ["spleen"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.prompts.json", "mine.seg.nrrd"]
-    dock.worker.stop()
+    made.until(lambda: layers.census.voxels(1) == 100)
+    layers.rename(1, "liver")
+    yield made
+    for each in made.dock.segmenter.unsaved:
+        each.unsaved = False
+    made.dock.worker.stop()
     viewer.close()
+
+
+def answer(kind, name):
+    """In the dialog that is about to come, choose the kind that ends like `kind`, type a name, Return."""
+
+    def reply():
+        dialog = QApplication.activeModalWidget()
+        boxes = {each: texts(each) for each in dialog.findChildren(QComboBox)}
+        ((box, chosen),) = [
+            (box, text) for box, known in boxes.items() for text in known if text.endswith(kind)
+        ]
+        box.setCurrentText(chosen)
+        box.textActivated.emit(chosen)
+        line = dialog.findChild(QLineEdit)
+        line.selectAll()
+        QTest.keyClicks(line, name)
+        QTest.keyClick(line, Qt.Key.Key_Return)
+
+    QTimer.singleShot(300, reply)
 
 
 def texts(box):
     return [box.itemText(n) for n in range(box.count())]
+
+
+def test_as_offers_slicer_and_save_goes_on_there(hand, tmp_path):
+    """With mouse and keys: As..., another kind, Return; and after a change Ctrl+Shift+S."""
+    dock = hand.dock
+    answer(KINDS[".seg.nrrd"], "mine")
+    QTest.mouseClick(dock.save_as_button, Qt.MouseButton.LeftButton)
+    hand.until(lambda: not dock.worker.is_busy and (tmp_path / "mine.seg.nrrd").exists())
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "mine.seg.nrrd").labels, expected())
+    dock.segmenter.layers.rename(1, "spleen")
+    hand.key(Qt.Key.Key_S, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+    hand.until(lambda: not dock.worker.is_busy and not dock.segmenter.unsaved)
+    assert [each.name for each in read_segmentation(tmp_path / "mine.seg.nrrd").segments] == ["spleen"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.prompts.json", "mine.seg.nrrd"]
+
+
+def test_naparis_own_save_writes_a_slicer_file(hand, tmp_path):
+    """File > Save Selected Layers, as for every other layer in napari."""
+    hand.viewer.layers.selection.active = hand.dock.segmenter.layers.labels
+    answer("3D Slicer segmentation (*.seg.nrrd)", str(tmp_path / "napari"))
+    menu = next(each for each in hand.window.menuBar().actions() if each.text().replace("&", "") == "File")
+    (save,) = [each for each in menu.menu().actions() if each.text().startswith("Save Selected Layer")]
+    save.trigger()
+    hand.until(lambda: (tmp_path / "napari.seg.nrrd").exists())
+    (segment,) = read_segmentation(tmp_path / "napari.seg.nrrd").segments
+    assert segment.name == "liver"
+    assert segment.color == hand.dock.segmenter.layers.masks.colours()[1]
