@@ -134,8 +134,8 @@ class SessionLayers:
     def box_layer(self) -> Shapes:
         """Return the layer to draw boxes in, made if there is none."""
         if self.boxes is None:
-            self.boxes = new_boxes(self.image, self._placement("boxes"))
-            self._add(self.boxes)
+            self.boxes = new_boxes(self.image, self.placement("boxes"))
+            self.add(self.boxes)
             self.boxes.events.data.connect(self._on_prompts)
             self.boxes.events.mode.connect(self._on_mode)
             self._show_prompts()
@@ -144,8 +144,8 @@ class SessionLayers:
     def point_layer(self) -> Points:
         """Return the layer to place points in, made if there is none."""
         if self.points is None:
-            self.points = new_points(self.image, self._placement("points"))
-            self._add(self.points)
+            self.points = new_points(self.image, self.placement("points"))
+            self.add(self.points)
             self.points.mouse_drag_callbacks.insert(0, self._on_press)
             self.points.events.data.connect(self._on_prompts)
             self.points.events.mode.connect(self._on_mode)
@@ -162,8 +162,8 @@ class SessionLayers:
     def label_layer(self) -> Labels:
         """Return the layer with the labels, made if there is none."""
         if self.labels is None:
-            layer = self.masks.make(self.label, **self._placement("segmentation"))
-            self._add(layer, above=self.image)
+            layer = self.masks.make(self.label, **self.placement("segmentation"))
+            self.add(layer, above=self.image)
         assert self.labels is not None
         return self.labels
 
@@ -185,9 +185,9 @@ class SessionLayers:
         else:
             placed = placed_on(segmentation_of([layer.as_layer_data_tuple()]), own, resample=resample)
             ((data, attributes, _),) = layers_of(placed, "")
-            made = Labels(data, **{**attributes, **self._placement("segmentation")}, opacity=0.5)
+            made = Labels(data, **{**attributes, **self.placement("segmentation")}, opacity=0.5)
             self.masks.adopt(made, self.label)
-            self._add(made, above=self.image)
+            self.add(made, above=self.image)
         self.select(next(iter(self.session.objects), None) or self.session.add_object())
         self.edited.emit(set(self.session.objects))
 
@@ -272,7 +272,7 @@ class SessionLayers:
             self.points.mouse_drag_callbacks.remove(self._on_press)
         self.masks.leave()
 
-    def _placement(self, what: str) -> dict[str, Any]:
+    def placement(self, what: str) -> dict[str, Any]:
         """Attributes of a layer that lies on the image."""
         image = self.image
         return {
@@ -286,7 +286,7 @@ class SessionLayers:
             "metadata": layer_metadata(self.session.volume, self.series),
         }
 
-    def _add(self, layer: Layer, above: Layer | None = None) -> None:
+    def add(self, layer: Layer, above: Layer | None = None) -> None:
         """Add a layer without taking the user away from the one they work in."""
         active = self.viewer.layers.selection.active
         self.viewer.add_layer(layer)

@@ -41,7 +41,7 @@ def new_boxes(image: Image, placement: Mapping[str, Any]) -> Shapes:
         ndim=image.ndim,
         edge_color=BOX_COLOUR,
         face_color="transparent",
-        edge_width=_line_width(image),
+        edge_width=line_width(image),
         opacity=0.9,
         **placement,
     )
@@ -53,7 +53,7 @@ def new_points(image: Image, placement: Mapping[str, Any]) -> Points:
         ndim=image.ndim,
         features={KIND: np.zeros(0, int), AXIS: np.zeros(0, int)},
         feature_defaults={KIND: FOREGROUND, AXIS: 0},
-        size=6 * _line_width(image),
+        size=6 * line_width(image),
         canvas_size_limits=(10, 24),
         border_color="black",
         **placement,
@@ -136,7 +136,7 @@ def _paint_points(layer: Points) -> None:
         layer.symbol = [POINT_SYMBOLS[kind] for kind in kinds]
 
 
-def _line_width(image: Image) -> float:
+def line_width(image: Image) -> float:
     """Two pixels of a screen, about, when the image fills it."""
     shape = image.data.shape[: image.ndim]
     return max(1.0, max(shape) / 300)

@@ -22,6 +22,7 @@ from napari_medsam.session import ACCEPTED
 from napari_medsam.widgets.actions import register_actions
 from napari_medsam.widgets.compare_panel import ComparePanel
 from napari_medsam.widgets.keeper import Keeper
+from napari_medsam.widgets.measure_panel import MeasurePanel
 from napari_medsam.widgets.messages import NO_IMAGE
 from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
@@ -73,6 +74,7 @@ class SegmentWidget(QWidget):
             "Propagate": PropagationPanel(self.segmenter),
             "Review": ReviewPanel(self.segmenter),
             "Correct": CorrectionPanel(self.segmenter),
+            "Measure": MeasurePanel(self.segmenter),
             "Window": WindowPanel(self.segmenter),
             "Model": ModelPanel(self.segmenter),
             "Compare and adopt": ComparePanel(self.segmenter),
