@@ -116,10 +116,13 @@ class SessionLayers:
 
     @property
     def tool(self) -> str:
-        """What the mouse does on the canvas: "box", "points", "edit", "paint", "erase", "fill" or ""."""
+        """What the mouse does on the canvas: one of `widgets.segment.TOOLS`, or "" for anything else."""
         active = self.viewer.layers.selection.active
         for layer, modes in (
-            (self.boxes, {"add_rectangle": "box", "select": "edit", "direct": "edit"}),
+            (
+                self.boxes,
+                {"add_rectangle": "box", "add_line": "line", "select": "edit", "direct": "edit"},
+            ),
             (self.points, {"add": "points", "select": "edit"}),
             (self.labels, {mode: mode for mode in ("paint", "erase", "fill")}),
         ):
@@ -297,7 +300,8 @@ class SessionLayers:
 
     def _view(self) -> PromptView:
         where = self.where
-        return PromptView(self.boxes, self.points, where.axis if where else 0)
+        spacing = self.session.volume.geometry.spacing
+        return PromptView(self.boxes, self.points, where.axis if where else 0, spacing)
 
     def _show_prompts(self) -> None:
         with self._ours:

@@ -82,7 +82,7 @@ class Fold(QWidget):
 
 
 def drawn_icon(kind: str, colour: QColor) -> QIcon:
-    """Draw an icon in a theme's text colour: "box", "points", "edit", "paint", "erase" or "fill"."""
+    """Draw an icon in a theme's text colour: "box", "line", "points", "edit", "paint", "erase" or "fill"."""
     pixmap = QPixmap(2 * ICON_PX, 2 * ICON_PX)
     pixmap.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
@@ -90,6 +90,10 @@ def drawn_icon(kind: str, colour: QColor) -> QIcon:
     painter.setPen(QPen(colour, 3))
     if kind == "box":
         painter.drawRect(4, 7, 24, 18)
+    elif kind == "line":
+        painter.drawLine(5, 25, 27, 7)
+        for x, y in ((5, 25), (27, 7)):
+            painter.drawLine(x - 3, y - 4, x + 3, y + 4)
     elif kind == "points":
         painter.setBrush(colour)
         painter.drawEllipse(4, 10, 9, 9)

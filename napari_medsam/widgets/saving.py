@@ -74,7 +74,6 @@ def path_of_kind(path: Path, ending: str, *, is_chosen: bool) -> Path:
 def save_session(
     session: Session,
     path: Path,
-    *,
     colours: Mapping[int, Color] | None = None,
     series: str | None = None,
 ) -> Path:

@@ -39,12 +39,14 @@ LEAST_WIDTH_PX = 270
 REFRESH_MS = 30
 TOOLS = {
     "box": ("Box", "Drag a box around one object (B; Shift+B on a layer that is not the plugin's)"),
+    "line": ("Line", "Drag along an object's longest diameter, as RECIST measures it: the box follows (L)"),
     "points": ("Points", "Left click in the object, right click or Ctrl+click outside of it (N)"),
     "edit": ("Edit", "Move or resize prompts; Delete takes the selected one away"),
     "paint": ("Brush", "Paint the object; the slice then is a key slice"),
     "erase": ("Eraser", "Erase; the slice then is a key slice"),
     "fill": ("Fill", "Fill an area; the slice then is a key slice"),
 }
+PROMPT_TOOLS = 4
 RUNNING = {MODEL: "Loading the model...", SAVE: "Saving...", CORRECT: "Correcting..."}
 
 
@@ -169,6 +171,7 @@ class SegmentWidget(QWidget):
     def _tool_row(self) -> QGridLayout:
         runs = {
             "box": self.segmenter.draw_box,
+            "line": self.segmenter.draw_line,
             "points": self.segmenter.place_points,
             "edit": self.segmenter.edit_prompts,
         }
@@ -182,7 +185,9 @@ class SegmentWidget(QWidget):
             # Whether it is down follows from what the mouse does on the canvas, not from the click.
             tool.clicked.connect(self._show_tool)
             self.tools[kind] = tool
-            row.addWidget(tool, n // 3, n % 3)
+            # Four prompts above three that paint, both as wide as the dock.
+            place = (0, 3 * n, 1, 3) if n < PROMPT_TOOLS else (1, 4 * (n - PROMPT_TOOLS), 1, 4)
+            row.addWidget(tool, *place)
         self._paint_icons()
         return row
 
@@ -203,7 +208,10 @@ class SegmentWidget(QWidget):
         name = escape(layers.name(layers.label))
         where = f" on <b>{escape(layers.image.name)}</b>"
         if not layers.census.voxels(layers.label):
-            return f"<b>{name}</b>{where}: press <b>B</b> and drag a box around it."
+            return (
+                f"<b>{name}</b>{where}: press <b>B</b> and drag a box around it, or <b>L</b> and drag along "
+                "its longest diameter."
+            )
         return (
             f"<b>{name}</b>{where}: correct it with points (<b>N</b>) or the brush, carry it through the "
             "volume with Propagate, or press <b>M</b> for the next object."

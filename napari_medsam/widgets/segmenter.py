@@ -122,18 +122,15 @@ class Segmenter:
 
     def draw_box(self) -> None:
         """Get ready for dragging a box."""
-        layers = self._ready("box")
-        if layers is not None:
-            # A layer takes napari a while to add: now, not when the first mask is waited for.
-            layers.label_layer()
-            self._take(layers.box_layer(), "add_rectangle")
+        self._draw("box", "add_rectangle")
+
+    def draw_line(self) -> None:
+        """Get ready for dragging along an object's longest diameter; the line becomes its box."""
+        self._draw("box", "add_line")
 
     def place_points(self) -> None:
         """Get ready for clicking points."""
-        layers = self._ready(POINT)
-        if layers is not None:
-            layers.label_layer()
-            self._take(layers.point_layer(), "add")
+        self._draw(POINT, "add")
 
     def edit_labels(self, mode: str) -> None:
         """Take napari's brush (``paint``), eraser (``erase``) or bucket (``fill``) for the current object."""
@@ -295,14 +292,10 @@ class Segmenter:
             False when there is nothing to save, or no place that follows from the image.
         """
         layers = layers or self.layers
-        if layers is None:
+        target = path or (None if layers is None else default_path(layers.session))
+        if layers is None or target is None:
             return False
-        target = path or default_path(layers.session)
-        if target is None:
-            return False
-        work = partial(
-            save_session, layers.session, target, colours=layers.masks.colours(), series=layers.series
-        )
+        work = partial(save_session, layers.session, target, layers.masks.colours(), layers.series)
         # What is changed while the file is being written is unsaved again.
         layers.unsaved = False
 
@@ -324,6 +317,13 @@ class Segmenter:
         self.viewer.dims.events.order.disconnect(self._on_slice)
         for each in self._all:
             each.close()
+
+    def _draw(self, kind: str, mode: str) -> None:
+        layers = self._ready(kind)
+        if layers is not None:
+            # A layer takes napari a while to add: now, not when the first mask is waited for.
+            layers.label_layer()
+            self._take(layers.point_layer() if kind == POINT else layers.box_layer(), mode)
 
     def _take(self, layer: Layer, mode: str) -> None:
         """Let the mouse do something on one of the plugin's layers."""
