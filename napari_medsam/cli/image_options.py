@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_medsam.prompts import ObjectPrompts
     from napari_medsam.volume import Geometry
 
 PANEL = "Which part of the image"
@@ -75,21 +76,21 @@ def write_output(
     output: Path,
     labels: NDArray[np.unsignedinteger],
     geometry: Geometry,
-    names: Mapping[int, str],
+    objects: Iterable[ObjectPrompts],
     image: Path,
     series: str | None,
 ) -> None:
-    """Write a label map (z, y, x) with its names and colours, as ``napari-medsam export`` does.
+    """Write a label map (z, y, x) with its objects' names and codes, as ``napari-medsam export`` does.
 
     Raises
     ------
     VolumeError, SegmentationError
         When it cannot be written; an older file stays as it was.
     """
-    from napari_medsam.export import Segmentation, series_files, write_segmentation
+    from napari_medsam.export import segmentation_of_objects, series_files, write_segmentation
 
     write_segmentation(
-        Segmentation.from_labels(labels, geometry, names=names),
+        segmentation_of_objects(labels, geometry, objects),
         output,
         series=series_files(image, series) if output.suffix.lower() == _DICOM else (),
         sources=[image.name],

@@ -131,7 +131,7 @@ def propose(
     rows = [_described(n, each, where, volume.geometry) for n, each in enumerate(found, start=1)]
     if output is not None:
         labels = _painted(found, where, volume.geometry.shape)
-        write_output(output, labels, volume.geometry, {}, image, series)
+        write_output(output, labels, volume.geometry, (), image, series)
     if as_json:
         print_json({"output": output and str(output), "axis": where.axis, "proposals": rows})
         return

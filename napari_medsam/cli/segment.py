@@ -232,9 +232,8 @@ def segment(
     _run(session, objects, ranges, carry)
     reviews = {thing.label: session.review(thing.label, _axis_of(thing)) for thing in objects}
     found = [_found(session, thing, reviews[thing.label]) for thing in objects]
-    names = {each.label: each.name for each in found}
-    write_output(output, session.labels, volume.geometry, names, image, series)
-    picture = write_report(report, reviews, names) if report else None
+    write_output(output, session.labels, volume.geometry, session.objects.values(), image, series)
+    picture = write_report(report, reviews, {each.label: each.name for each in found}) if report else None
     seconds = time.perf_counter() - started
 
     if as_json:
@@ -304,7 +303,8 @@ def _run(
     spans = {}
     for thing, span in zip(objects, ranges, strict=True):
         for where, drawn in thing.slices.items():
-            session.add_prompts(thing.label, where, drawn, thing.name)
+            session.add_prompts(thing.label, where, drawn)
+        session.rename(thing.label, thing.name, thing.term)
         groups.setdefault(_axis_of(thing), []).append(thing)
         spans[_axis_of(thing)] = span
     with progress_bar() as bar:

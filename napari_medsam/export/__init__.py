@@ -7,6 +7,7 @@
 from napari_medsam.export.files import SUFFIXES, read_if_labels, read_segmentation, write_segmentation
 from napari_medsam.export.grids import GridError, Resampling, placed_on
 from napari_medsam.export.nnunet import NnunetCase, is_nnunet, write_nnunet
+from napari_medsam.export.objects import segmentation_of_objects
 from napari_medsam.export.series import image_of, series_files
 from napari_medsam.segments import Segment, Segmentation, SegmentationError
 
@@ -23,6 +24,7 @@ __all__ = [
     "placed_on",
     "read_if_labels",
     "read_segmentation",
+    "segmentation_of_objects",
     "series_files",
     "write_nnunet",
     "write_segmentation",

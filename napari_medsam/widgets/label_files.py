@@ -61,6 +61,13 @@ def terms_of(metadata: Mapping[str, Any]) -> dict[int, Term]:
     return {label: term for label, term in found.items() if term is not None}
 
 
+def keep_terms(metadata: dict[str, Any], terms: Mapping[int, Term | None]) -> None:
+    """Let a layer's metadata keep the codes of labels, for `terms_of`; one of unknown place keeps none."""
+    kept = metadata.get(METADATA_KEY)
+    if kept is not None:
+        kept["terms"] = {label: term.codes() for label, term in terms.items() if term is not None}
+
+
 def colour_map(colours: Mapping[int, Color]) -> DirectLabelColormap:
     """Return a napari colormap with these colours (0 to 255) of labels."""
     known: dict[int | None, NDArray] = {0: np.zeros(4), None: np.array(UNKNOWN)}
@@ -119,15 +126,15 @@ def layers_of(
     found = []
     for n, array in enumerate(segmentation.layers):
         segments = [segment for segment in segmentation.segments if segment.layer == n]
-        terms = {each.label: each.term.codes() for each in segments if each.term is not None}
         attributes = {
             "name": name if len(segmentation.layers) == 1 else f"{name} {n + 1}",
             "scale": segmentation.geometry.spacing,
             "units": ("mm",) * 3,
-            "metadata": {METADATA_KEY: {**kept, "terms": terms}},
+            "metadata": {METADATA_KEY: dict(kept)},
             "features": {INDEX: [each.label for each in segments], NAME: [each.name for each in segments]},
             "colormap": colour_map({each.label: each.color for each in segments}),
         }
+        keep_terms(attributes["metadata"], {each.label: each.term for each in segments})
         # A brush that begins a new object needs room for its number.
         found.append((array.astype(np.promote_types(array.dtype, np.uint16)), attributes, "labels"))
     return found

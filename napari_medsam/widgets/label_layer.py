@@ -14,7 +14,15 @@ from psygnal import Signal
 from napari_medsam.prompts import ObjectPrompts, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets.census import Census
-from napari_medsam.widgets.label_files import colours_of, completed, label_map_of, named_features, names_of
+from napari_medsam.widgets.label_files import (
+    colours_of,
+    completed,
+    keep_terms,
+    label_map_of,
+    named_features,
+    names_of,
+    terms_of,
+)
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.planes import crossings
 
@@ -92,8 +100,9 @@ class LabelLayer:
             When its shape is another than the image's, or it holds values that cannot be kept.
         """
         found = label_map_of(layer, self.session.volume.geometry.shape)
-        census, names = Census(len(found), found), names_of(layer.features)
-        objects = [ObjectPrompts(known, names.get(known, "")) for known in census.labels]
+        census = Census(len(found), found)
+        names, terms = names_of(layer.features), terms_of(layer.metadata)
+        objects = [ObjectPrompts(n, names.get(n, ""), term=terms.get(n)) for n in census.labels]
         self.leave()
         if not (isinstance(layer.data, np.ndarray) and np.shares_memory(found, layer.data)):
             layer.data = found if layer.ndim == 3 else found[0]
@@ -133,11 +142,13 @@ class LabelLayer:
         return colours_of(self._palette, list(self.session.objects))
 
     def describe(self) -> None:
-        """Let the layer know the objects' names: napari shows them, and its own Save writes them."""
+        """Let the layer know the objects' names and codes: napari's own Save writes them."""
         self._colour()
         if self.layer is not None:
-            names = {each.label: each.name for each in self.session.objects.values() if each.name}
+            objects = self.session.objects.values()
+            names = {each.label: each.name for each in objects if each.name}
             self.layer.features = named_features(self.layer.features, names)
+            keep_terms(self.layer.metadata, {each.label: each.term for each in objects})
 
     def show(self, label: int, is_shown: bool) -> None:
         """Show or hide an object; its voxels stay."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from napari_medsam.export import Resampling
     from napari_medsam.propagation import SliceMask
+    from napari_medsam.terminology import Term
     from napari_medsam.widgets.census import Census
 
 BESIDE = "The box lies beside '{}': drag it over the object."
@@ -224,10 +225,10 @@ class SessionLayers:
         """What to call an object, whether somebody named it or not."""
         return self.session.objects[label].name or f"Object {label}"
 
-    def rename(self, label: int, name: str) -> None:
-        """Give an object a name; one that cannot be is said."""
+    def rename(self, label: int, name: str, term: Term | None = None) -> None:
+        """Give an object a name, and what it is in codes; a name that cannot be is said."""
         try:
-            self.session.rename(label, name)
+            self.session.rename(label, name, term)
         except PromptError as error:
             self.said.emit(str(error))
         else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_medsam.export import NnunetCase, Segmentation, is_nnunet, write_nnunet
+from napari_medsam.export import NnunetCase, is_nnunet, segmentation_of_objects, write_nnunet
 from napari_medsam.prompts import prompts_to_json
 from napari_medsam.volume import VolumeError
 from napari_medsam.widgets.label_files import DICOM, DICOM_ENDINGS, ENDINGS, ITKSNAP, stem, write
@@ -104,9 +104,7 @@ def save_session(
     volume = session.volume
     # Written and read back, the file has to equal something that nobody paints on meanwhile.
     labels, objects = session.labels.copy(), list(session.objects.values())
-    named = Segmentation.from_labels(
-        labels, volume.geometry, names={each.label: each.name for each in objects}, colors=colours
-    )
+    named = segmentation_of_objects(labels, volume.geometry, objects, colours)
     if is_nnunet(path):
         write_nnunet([NnunetCase(_plain(stem(Path(volume.source))), volume, named)], path)
     else:

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_medsam.session import ACCEPTED
 from napari_medsam.widgets.actions import register_actions
+from napari_medsam.widgets.anatomy_panel import AnatomyPanel
 from napari_medsam.widgets.compare_panel import ComparePanel
 from napari_medsam.widgets.keeper import Keeper
 from napari_medsam.widgets.measure_panel import MeasurePanel
@@ -76,6 +77,7 @@ class SegmentWidget(QWidget):
             "Propagate": PropagationPanel(self.segmenter),
             "Review": ReviewPanel(self.segmenter),
             "Correct": CorrectionPanel(self.segmenter),
+            "Anatomy": AnatomyPanel(self.segmenter),
             "Measure": MeasurePanel(self.segmenter),
             "Window": WindowPanel(self.segmenter),
             "Model": ModelPanel(self.segmenter),
