@@ -10,13 +10,23 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from napari_medsam.volume import Geometry
 
 
-def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None, digits: int = 8) -> str:
+def write_series(
+    folder: Path,
+    geometry: Geometry,
+    voxels: NDArray[np.int16] | None = None,
+    *,
+    uid: str | None = None,
+    digits: int = 8,
+) -> str:
     """Write one file for each slice, named in another order than they lie, and return the series' UID.
 
-    The geometry has to be right-handed, as DICOM series are; positions are rounded to so many digits.
+    The geometry has to be right-handed, as DICOM series are; positions are rounded to so many digits. Without
+    voxels (z, y, x), those of each slice have its number.
     """
     folder.mkdir(exist_ok=True)
     series, study, frame = uid or generate_uid(), generate_uid(), generate_uid()
@@ -43,7 +53,8 @@ def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None, di
         image.PositionReferenceIndicator = ""
         image.ImageOrientationPatient = [f"{part:.10f}" for part in direction[:, :2].T.ravel()]
         image.ImagePositionPatient = [f"{part:.{digits}f}" for part in (geometry.affine @ (0, 0, z, 1))[:3]]
-        image.PixelData = np.full((rows, columns), z, np.int16).tobytes()
+        slice_ = np.full((rows, columns), z, np.int16) if voxels is None else voxels[z]
+        image.PixelData = slice_.astype(np.int16).tobytes()
         image.file_meta = FileMetaDataset()
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID

@@ -92,8 +92,10 @@ def register_actions() -> None:
 
 
 def bind_prompt_keys(layer: Layer, segmenter: Segmenter) -> None:
-    """Give one of the plugin's own layers its keys: box, accept, and undo of the mask."""
+    """Give one of the plugin's own layers its keys: box, line, accept, and undo of the mask."""
     keys = {"B": segmenter.draw_box, "A": segmenter.accept, "Control-Z": segmenter.undo}
+    if isinstance(layer, Shapes):
+        keys["L"] = segmenter.draw_line
     for key, run in keys.items():
         layer.bind_key(key, lambda _, run=run: run(), overwrite=True)
 

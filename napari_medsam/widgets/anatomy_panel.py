@@ -6,10 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QLineEdit, QListWidget, QListWidgetItem
+from qtpy.QtWidgets import QGridLayout, QListWidget, QListWidgetItem
 
 from napari_medsam.terminology import find_terms, term_for
-from napari_medsam.widgets.parts import Panel, button, note
+from napari_medsam.widgets.parts import Panel, VisitedLine, button, note
 
 if TYPE_CHECKING:
     from napari_medsam.terminology import Term
@@ -35,7 +35,7 @@ class AnatomyPanel(Panel):
         self.segmenter = segmenter
         self.text = note()
         self.text.setTextFormat(Qt.TextFormat.RichText)
-        self.search = QLineEdit()
+        self.search = VisitedLine()
         self.search.setPlaceholderText("Search: kid l")
         self.search.setClearButtonEnabled(True)
         self.search.textChanged.connect(self._find)
@@ -48,10 +48,12 @@ class AnatomyPanel(Panel):
         self.by_name = button("By name", tip, self._forget)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.text, 0, 0, 1, 4)
-        layout.addWidget(self.search, 1, 0, 1, 3)
-        layout.addWidget(self.by_name, 1, 3)
-        layout.addWidget(self.found, 2, 0, 1, 4)
+        layout.addWidget(self.text, 0, 0, 1, 3)
+        layout.addWidget(self.search, 1, 0, 1, 2)
+        layout.addWidget(self.by_name, 1, 2)
+        layout.addWidget(self.found, 2, 0, 1, 3)
+        for column in range(3):
+            layout.setColumnStretch(column, 1)
 
     def refresh(self) -> None:
         """Say what the current object is."""
@@ -94,8 +96,7 @@ class AnatomyPanel(Panel):
         named_so = thing.term is not None and thing.name == thing.term.name
         self._take(term.name if named_so or not thing.name else thing.name, term)
         self.search.clear()
-        # The keys belong to the canvas again.
-        self.search.clearFocus()
+        self.search.leave()
 
     def _forget(self) -> None:
         layers = self.segmenter.layers

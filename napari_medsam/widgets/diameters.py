@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ROLE, DIAMETERS = "role", "diameters"
 LENGTH = "length"
+COLOUR = "white"
+"""To be seen on the masks, of whatever colour they are."""
 
 
 def diameter_layer(layers: SessionLayers) -> Shapes | None:
@@ -29,21 +31,20 @@ def diameter_layer(layers: SessionLayers) -> Shapes | None:
 
 
 def show_diameters(layers: SessionLayers, measured: Sequence[Measurement]) -> None:
-    """Draw the longest and the short diameter of each object, in its colour; the layer is made if need be."""
+    """Draw the longest and the short diameter of each object; the layer is made if need be."""
     layer = diameter_layer(layers)
     if layer is None:
         placement = layers.placement("diameters")
         placement["metadata"][METADATA_KEY][ROLE] = DIAMETERS, layers.image.unique_id
-        text = {"string": f"{{{LENGTH}}}", "size": 11, "color": "white", "anchor": "upper_left"}
+        text = {"string": f"{{{LENGTH}}}", "size": 11, "color": COLOUR, "anchor": "upper_left"}
         layer = Shapes(ndim=layers.image.ndim, features={LENGTH: []}, text=text, **placement)
         layers.add(layer)
     layer.selected_data = set()
     layer.data = []
-    lines = [(line, each) for each in measured for line in (each.recist.long, each.recist.short)]
+    lines = [line for each in measured for line in (each.recist.long, each.recist.short)]
     if not lines:
         return
-    ends = [np.array(line.voxels)[:, -layers.image.ndim :] for line, _ in lines]
-    colours = [layers.masks.colour(each.label) for _, each in lines]
-    layer.add_lines(ends, edge_width=line_width(layers.image), edge_color=colours)
-    layer.features = {LENGTH: [f"{line.length_mm:.1f} mm" for line, _ in lines]}
+    ends = [np.array(line.voxels)[:, -layers.image.ndim :] for line in lines]
+    layer.add_lines(ends, edge_width=line_width(layers.image), edge_color=COLOUR)
+    layer.features = {LENGTH: [f"{line.length_mm:.1f} mm" for line in lines]}
     layer.selected_data = set()

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
     QGridLayout,
+    QLabel,
     QTableWidget,
     QTableWidgetItem,
 )
@@ -21,6 +22,7 @@ from napari_medsam.formats.common import replacing, told
 from napari_medsam.measurements import (
     LabelScore,
     Measurement,
+    Recist,
     compare_masks,
     each_measured,
     measurements_to_csv,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 MEASURE = "measure"
 REST_S = 0.5
-ROWS_SHOWN = 4
+ROWS_SHOWN, NAME_PX = 4, 90
 NOTHING = "Nothing is segmented yet."
 MEASURING = "Measuring..."
 MEDIAN = 2
@@ -75,10 +77,13 @@ def _optional(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
+def _diameters(recist: Recist) -> str:
+    return f"{recist.long.length_mm:.1f} × {recist.short.length_mm:.1f}"
+
+
 OWN: dict[str, Callable[[Row], str]] = {
     "mL": lambda row: f"{row.found.volume_ml:.2f}",
-    "RECIST mm": lambda row: f"{row.found.recist.long.length_mm:.1f}",
-    "short mm": lambda row: f"{row.found.recist.short.length_mm:.1f}",
+    "RECIST mm": lambda row: _diameters(row.found.recist),
     "slices": lambda row: f"{row.found.slices[0]}–{row.found.slices[1]}",
     "voxels": lambda row: f"{row.found.voxels}",
     "surface cm²": lambda row: _optional(row.found.surface_mm2 and row.found.surface_mm2 / 100, ".1f"),
@@ -159,21 +164,24 @@ class MeasurePanel(Panel):
         self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
         self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.table.cellClicked.connect(self._go_to)
+        # Numbers need the width of a narrow dock more than long names do.
+        self.table.verticalHeader().setMaximumWidth(NAME_PX)
+        self.table.verticalHeader().setTextElideMode(Qt.TextElideMode.ElideRight)
         self.table.verticalHeader().sectionClicked.connect(lambda row: self._go_to(row, 0))
         tip = "Draw the RECIST diameters of all objects, on the slices where they were measured"
-        self.draw = button("Diameters", tip, self._draw)
+        self.draw = button("Draw diameters", tip, self._draw)
         tip = "All numbers to the clipboard, for a spreadsheet: tab-separated"
         self.copy = button("Copy", tip, self._copy)
         self.csv = button("CSV...", "Write all numbers to a table", lambda: self._write(".csv"))
         self.json = button("JSON...", "Write all numbers for a program", lambda: self._write(".json"))
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(note("Compare with:"), 0, 0)
-        layout.addWidget(self.choice, 0, 1, 1, 3)
+        layout.addWidget(QLabel("Compare with"), 0, 0, 1, 2)
+        layout.addWidget(self.choice, 0, 2, 1, 2)
         layout.addWidget(self.text, 1, 0, 1, 4)
         layout.addWidget(self.table, 2, 0, 1, 4)
-        for column, each in enumerate((self.draw, self.copy, self.csv, self.json)):
-            layout.addWidget(each, 3, column)
+        for n, each in enumerate((self.draw, self.copy, self.csv, self.json)):
+            layout.addWidget(each, 3 + n // 2, 2 * (n % 2), 1, 2)
 
     def refresh(self) -> None:
         """Measure again when something has changed; nothing is measured while nobody looks."""

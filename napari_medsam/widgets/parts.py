@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
-from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 ICON_PX = 16
 
@@ -31,6 +41,31 @@ def note(text: str = "") -> QLabel:
     made.setWordWrap(True)
     made.setMinimumWidth(10)
     return made
+
+
+class VisitedLine(QLineEdit):
+    """A line to type in that gives the keyboard back to where it was: the keys belong to the canvas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: QWidget | None = None
+        application = QApplication.instance()
+        assert isinstance(application, QApplication)
+        application.focusChanged.connect(self._on_focus)
+
+    def leave(self) -> None:
+        """Give the keyboard back."""
+        if not self.hasFocus():
+            return
+        self.clearFocus()
+        # What had it may be gone by now.
+        with suppress(RuntimeError):
+            if self._before is not None:
+                self._before.setFocus()
+
+    def _on_focus(self, old: QWidget | None, now: QWidget | None) -> None:
+        if now is self and old is not None:
+            self._before = old
 
 
 class Panel(QWidget):

@@ -143,10 +143,15 @@ class SegmentWidget(QWidget):
         self.candidates.hide()
         column.addWidget(self.objects)
         column.addWidget(self.status)
-        for title, panel in self.panels.items():
-            column.addWidget(Fold(title, panel, is_open=title in OPEN))
-        column.addStretch()
         scroll = QScrollArea()
+        for title, panel in self.panels.items():
+            fold = Fold(title, panel, is_open=title in OPEN)
+            # What was opened is to be seen, once it has its size.
+            fold.heading.clicked.connect(
+                partial(QTimer.singleShot, 0, partial(scroll.ensureWidgetVisible, fold))
+            )
+            column.addWidget(fold)
+        column.addStretch()
         scroll.setWidget(inner)
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
