@@ -205,6 +205,17 @@ def test_names_in_the_file_make_it_labels_whatever_it_is_called(viewer, tmp_path
     assert names_of(layer.features) == NAMES
 
 
+def test_a_table_beside_whole_numbers_makes_them_labels(viewer, tmp_path):
+    """BIDS keeps the names there; a scan with some table of that name beside it stays a scan."""
+    for name, voxels in (("labels7", some_labels()), ("scan7", np.linspace(-5, 5, 360).reshape(SHAPE))):
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii.gz")
+        (tmp_path / f"{name}.tsv").write_text("index\tname\n7\tLiver\n")
+    (labels,) = viewer.open(tmp_path / "labels7.nii.gz", plugin=PLUGIN)
+    assert names_of(labels.features) == {7: "Liver"}
+    (scan,) = viewer.open(tmp_path / "scan7.nii.gz", plugin=PLUGIN)
+    assert type(scan) is Image
+
+
 def test_labels_of_a_part_of_the_image_are_put_in_their_place(viewer, tmp_path, warnings):
     """3D Slicer stores the box around its segments only."""
     write_labels(some_labels(), OBLIQUE, tmp_path / "scan.nii.gz")

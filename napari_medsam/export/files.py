@@ -85,8 +85,8 @@ def read_if_labels(path: str | Path, *, geometry: Geometry | None = None) -> Seg
     """Read a file when it says that it holds labels, not an image.
 
     That say 3D Slicer's and DICOM's segmentations, structure sets, and NIfTI files with names of labels in
-    the header or in a table beside them. A name that ends like ``_seg``, ``_dseg``, ``_labels`` or ``_mask``
-    says so too, if the voxels are whole numbers from 0 up.
+    the header. If the voxels are whole numbers from 0 up, names of labels in a table beside a NIfTI file say
+    so too, and a file's name that ends like ``_seg``, ``_dseg``, ``_labels`` or ``_mask``.
 
     Parameters
     ----------
@@ -107,7 +107,8 @@ def read_if_labels(path: str | Path, *, geometry: Geometry | None = None) -> Seg
     with told(path, "read"):
         if _says_labels(path):
             return read_segmentation(path, geometry=geometry)
-    if _LIKE_LABELS.search(_STEM.sub("", path.name)) is None:
+        is_named = path.name.lower().endswith(_NIFTI) and path.is_file() and _nifti_table(path, [])
+    if not is_named and _LIKE_LABELS.search(_STEM.sub("", path.name)) is None:
         return None
     try:
         return read_segmentation(path)
@@ -178,7 +179,7 @@ def _says_labels(path: Path) -> bool:
     if path.suffix.lower() == ".nrrd":
         return is_slicer(path)
     if path.name.lower().endswith(_NIFTI):
-        return bool(_nifti_table(path, []))
+        return bool(_header_table(path))
     return looks_like_dicom(path) and read_dicom_header(path) is None
 
 
@@ -217,17 +218,22 @@ def _read(path: Path, geometry: Geometry | None) -> Segmentation:
     )
 
 
+def _header_table(path: Path) -> dict[int, bids.LabelRow]:
+    """What a NIfTI file's header says of the labels."""
+    found = [
+        caret.parse_label_table(content) for code, content in read_extensions(path) if code == caret.ECODE
+    ]
+    return {
+        label: bids.LabelRow(name, color, None)
+        for table in found
+        for label, (name, color) in (table or {}).items()
+    }
+
+
 def _nifti_table(path: Path, notes: list[str]) -> dict[int, bids.LabelRow]:
     """What the header, and the table beside the file, say of the labels."""
     with told(path, "read"):
-        tables = [
-            caret.parse_label_table(content) for code, content in read_extensions(path) if code == caret.ECODE
-        ]
-    rows = {
-        label: bids.LabelRow(name, color, None)
-        for table in tables
-        for label, (name, color) in (table or {}).items()
-    }
+        rows = _header_table(path)
     beside = bids.sidecar_path(path, ".tsv")
     if not beside.is_file():
         return rows
