@@ -96,14 +96,19 @@ def completed(colormap: Any, labels: Iterable[int]) -> tuple[Any, bool]:
 
 
 def named_features(features: Any, names: Mapping[int, str]) -> Any:
-    """Return a label layer's features (a data frame) with these names of labels, other columns kept."""
+    """Return a label layer's features (a data frame) with these names of labels, other columns kept.
+
+    Background and labels without a name ("") get a row without one: for labels without a row napari shows
+    "[No Properties]" wherever the mouse is.
+    """
     if INDEX not in features:
         features = features.assign(**{INDEX: range(len(features))})
-    named = type(features)({INDEX: list(names), NAME: list(names.values())}).astype({INDEX: int, NAME: str})
+    rows = {0: None, **{label: name or None for label, name in names.items()}}
+    named = type(features)({INDEX: list(rows), NAME: list(rows.values())}).astype({INDEX: int, NAME: object})
     others = features.drop(columns=NAME, errors="ignore")
     if set(others) == {INDEX}:
         return named
-    return named.merge(others, on=INDEX, how="outer").fillna({NAME: ""})
+    return named.merge(others, on=INDEX, how="outer")
 
 
 def layers_of(
@@ -131,7 +136,10 @@ def layers_of(
             "scale": segmentation.geometry.spacing,
             "units": ("mm",) * 3,
             "metadata": {METADATA_KEY: dict(kept)},
-            "features": {INDEX: [each.label for each in segments], NAME: [each.name for each in segments]},
+            "features": {
+                INDEX: [0, *(each.label for each in segments)],
+                NAME: [None, *(each.name for each in segments)],
+            },
             "colormap": colour_map({each.label: each.color for each in segments}),
         }
         keep_terms(attributes["metadata"], {each.label: each.term for each in segments})

@@ -146,7 +146,7 @@ class LabelLayer:
         self._colour()
         if self.layer is not None:
             objects = self.session.objects.values()
-            names = {each.label: each.name for each in objects if each.name}
+            names = {each.label: each.name for each in objects}
             self.layer.features = named_features(self.layer.features, names)
             keep_terms(self.layer.metadata, {each.label: each.term for each in objects})
 

@@ -222,6 +222,9 @@ class MeasurePanel(Panel):
 
         def end(error: Exception | None) -> None:
             tell(error)
+            if error is not None:
+                # Half of a table looks like a whole one.
+                rows.clear()
             if self.segmenter.layers is layers:
                 self._unit = "HU" if guess_modality(session.volume) == "CT" else ""
                 doubt = planes.UNKNOWN_SIZE if planes.UNKNOWN_SIZE in session.volume.notes else ""

@@ -173,3 +173,11 @@ def test_a_mask_beyond_the_image_is_told(segmenter, panel, monkeypatch):
     (sentence,) = said
     assert "wholly beyond the image" in sentence
     assert segmenter.layers.labels is None
+
+
+def test_the_mouse_finds_names_and_no_complaints(segmenter, panel):
+    """napari shows a label's name beside its number, and on the background nothing."""
+    layer = add(segmenter, blocks(), GRID)
+    adopt(panel)
+    said = [layer.get_status(place, world=False)["value"] for place in ((2, 3, 4), (3, 14, 22), (0, 0, 0))]
+    assert said == ["1; name: liver", "4", "0"]
