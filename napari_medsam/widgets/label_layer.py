@@ -294,7 +294,9 @@ class LabelLayer:
         wanted: Any = self._palette
         if self.hidden:
             colours: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0)}
-            colours |= {each: self.colour(each) for each in self.session.objects.keys() - self.hidden}
+            colours |= {each: self.colour(each) for each in self.session.objects}
+            # They keep their colours, for those who save the layer.
+            colours |= {each: (*self.colour(each)[:3], 0.0) for each in self.hidden}
             wanted = DirectLabelColormap(color_dict=colours)
         self._is_recoloured = bool(self.hidden)
         with self._ours:

@@ -17,7 +17,7 @@ from napari_medsam.export import Segmentation, read_segmentation
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.volume import Geometry, Volume
 from napari_medsam.widgets.compare_panel import ComparePanel
-from napari_medsam.widgets.contrib import image_layer
+from napari_medsam.widgets.contrib import image_layer, write_slicer
 from napari_medsam.widgets.label_files import colours_of, layers_of, names_of
 from napari_medsam.widgets.segmenter import Segmenter
 from napari_medsam.widgets.shared_model import SharedModel
@@ -113,13 +113,19 @@ def test_renaming_an_object_renames_it_in_the_layer(segmenter, panel):
     assert names_of(layer.features) == {4: "kidney"}
 
 
-def test_hidden_objects_keep_their_colours(segmenter, panel):
+def test_hidden_objects_keep_their_colours(segmenter, panel, tmp_path):
+    """Out of sight, and yet what they are in the file."""
     add(segmenter, blocks(), GRID)
     adopt(panel)
     masks = segmenter.layers.masks
     masks.show(1, is_shown=False)
-    assert 1 not in segmenter.layers.labels.colormap.color_dict
+    layer = segmenter.layers.labels
+    assert layer.get_color(1)[3] == 0
+    assert layer.get_color(4)[3] == 1
     assert masks.colours() == COLOURS
+    write_slicer(str(tmp_path / "out.seg.nrrd"), [layer.as_layer_data_tuple()])
+    saved = read_segmentation(tmp_path / "out.seg.nrrd")
+    assert {each.label: each.color for each in saved.segments} == COLOURS
     masks.show(1, is_shown=True)
     assert colours_of(segmenter.layers.labels.colormap, [1, 4]) == COLOURS
 
