@@ -12,7 +12,7 @@ from dicom_series import rectangle, structure_set, write_series
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
-from napari_medsam.export import Segment, Segmentation, read_segmentation, write_segmentation
+from napari_medsam.export import Segment, Segmentation, read_segmentation, series_files, write_segmentation
 from napari_medsam.terminology import term_for
 from napari_medsam.volume import Geometry, VolumeError, read_volume, write_labels
 from napari_medsam.widgets.label_files import (
@@ -109,6 +109,17 @@ def test_a_dicom_segmentation_finds_its_series_and_comes_back(viewer, tmp_path):
         None,
         term_for("liver"),
     ]
+
+
+def test_a_segmentation_is_no_image_to_refer_to(viewer, tmp_path):
+    """Opened without its scan, it cannot become one again: an archive would look for slices in vain."""
+    pytest.importorskip("highdicom")
+    write_series(tmp_path / "ct", OBLIQUE)
+    meant = named(geometry=read_volume(tmp_path / "ct").geometry)
+    write_segmentation(meant, tmp_path / "seg.dcm", series=series_files(tmp_path / "ct"))
+    (layer,) = viewer.open(tmp_path / "seg.dcm", plugin=PLUGIN)
+    with pytest.raises(OSError, match="is no DICOM image"):
+        layer.save(str(tmp_path / "again.dcm"), plugin=PLUGIN)
 
 
 def test_dicom_without_a_series_is_one_sentence(viewer, tmp_path):
