@@ -16,8 +16,14 @@ from typing import Any
 import napari
 from qtpy.QtWidgets import QApplication
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from dicom_series import write_series
+from hand import Hand
+from new_user import NewUser, walk
+
 from napari_medsam.demo import run_demo
 from napari_medsam.models.zoo import load_model
+from napari_medsam.phantom import ct_torso
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex, box_from_mask
 from napari_medsam.widgets.parts import Fold
@@ -26,6 +32,7 @@ from napari_medsam.widgets.planes import box_corners
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 400_000
 SIZES = (1280, 800), (1440, 900)
+TALL_PX = 1180
 LIVER, SPLEEN = 1, 2
 
 
@@ -69,6 +76,8 @@ def windows(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
     segmenter.new_object("spleen")
     _box(dock, reference.data[32] == SPLEEN)
     segmenter.accept()
+    # Wider than tall is what screens are, but here everything is to be seen at once.
+    viewer.window.resize(size[0], TALL_PX)
     for fold in dock.findChildren(Fold):
         fold.heading.setChecked(True)
     _wait(dock)
@@ -76,6 +85,34 @@ def windows(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
     for each in segmenter.unsaved:
         each.unsaved = False
     dock.worker.stop()
+    viewer.close()
+    return pictures
+
+
+def tutorial(folder: Path, size: tuple[int, int]) -> list[Path]:
+    """Take the way of the tutorial from a DICOM folder to 3D Slicer, with the phantom as the patient.
+
+    Parameters
+    ----------
+    folder
+        Gets the pictures, the series and the results.
+    size
+        Width and height of the window in pixels.
+    """
+    phantom = ct_torso(0)
+    write_series(folder / "ct", phantom.volume.geometry, phantom.volume.array)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(*size)
+    pictures: list[Path] = []
+
+    def shoot(name: str) -> None:
+        user.hand.wait(300)
+        pictures.append(_shoot(viewer, folder / f"{name}.png"))
+
+    user = NewUser(Hand(viewer), phantom, shoot)
+    user.hand.wait(200)
+    walk(user, folder / "ct", folder)
+    user.dock.worker.stop()
     viewer.close()
     return pictures
 
@@ -113,11 +150,13 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for theme in ("dark", "light"):
                 windows(folder, theme, size)
+            tutorial(folder, size)
         return
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         found = [p for theme in ("dark", "light") for p in windows(Path(folder), theme, SIZES[0])]
         shown = [p for p in found if p.stem in ("segment-dark", "segment-light", "sections-dark")]
+        shown += tutorial(Path(folder), SIZES[0])
         pictures = [Path(shutil.copyfile(p, IMAGES / p.name)) for p in shown]
     pictures.append(overview())
     for picture in pictures:

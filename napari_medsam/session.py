@@ -33,6 +33,7 @@ from napari_medsam.windowing import Window, apply_window, default_window
 
 if TYPE_CHECKING:
     from napari_medsam.predictor import Prediction
+    from napari_medsam.terminology import Term
     from napari_medsam.volume import Volume
 
 __all__ = ["ACCEPTED", "CORRECTED", "Session"]
@@ -113,15 +114,15 @@ class Session:
         self.objects[label] = ObjectPrompts(label, name)
         return label
 
-    def rename(self, label: int, name: str) -> None:
-        """Give an object a name; "" for none.
+    def rename(self, label: int, name: str, term: Term | None = None) -> None:
+        """Give an object a name, "" for none, and what it is in codes; those of an older name go.
 
         Raises
         ------
         PromptError
             When the name is too long or holds control characters.
         """
-        self.objects[label] = replace(self.objects[label], name=name)
+        self.objects[label] = replace(self.objects[label], name=name, term=term)
 
     def remove_object(self, label: int, slices: Iterable[int] | None = None, into: int = 0) -> None:
         """Take an object away, and its voxels with it.
@@ -166,7 +167,7 @@ class Session:
         slices = {k: v for k, v in known.slices.items() if k != where}
         if not prompts.is_empty:
             slices[where] = prompts
-        self.objects[label] = ObjectPrompts(label, name or known.name, slices)
+        self.objects[label] = replace(known, name=name or known.name, slices=slices)
 
     def segment(self, where: SliceIndex, label: int) -> SliceMask:
         """Compute one object's mask on a slice that has prompts for it; nothing is written.

@@ -9,7 +9,8 @@ that TotalSegmentator writes.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,18 @@ class Code:
     value: str
     scheme: str
     meaning: str
+
+    @property
+    def text(self) -> str:
+        """The code on one line: "SCT:64033007:Kidney"."""
+        return f"{self.scheme}:{self.value}:{self.meaning}"
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Code | None:
+        """Read what `text` gives; None for anything else."""
+        scheme, _, rest = (text or "").partition(":")
+        value, _, meaning = rest.partition(":")
+        return cls(value, scheme, meaning) if value and meaning else None
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,18 @@ class Term:
             else f"{self.modifier.meaning} {self.type.meaning.lower()}"
         )
         return words if self.region is None else f"{words} of {self.region.meaning.lower()}"
+
+    def codes(self) -> dict[str, str]:
+        """Return the codes there are, each on one line, by what they say."""
+        return {
+            field.name: code.text for field in fields(self) if (code := getattr(self, field.name)) is not None
+        }
+
+    @classmethod
+    def from_codes(cls, codes: Mapping[str, str | None]) -> Term | None:
+        """Read what `codes` gives; None without a category or a type."""
+        category, kind, modifier, region = (Code.from_text(codes.get(field.name)) for field in fields(cls))
+        return None if category is None or kind is None else cls(category, kind, modifier, region)
 
 
 _CATEGORIES = {

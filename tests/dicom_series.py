@@ -1,4 +1,4 @@
-"""A small CT series with everything a DICOM segmentation has to say of its images."""
+"""A small CT series with all that a DICOM segmentation has to say of its images, and a structure set."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from napari_medsam.volume import Geometry
 
 
-def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None, digits: int = 8) -> str:
+def write_series(
+    folder: Path,
+    geometry: Geometry,
+    voxels: NDArray[np.int16] | None = None,
+    *,
+    uid: str | None = None,
+    digits: int = 8,
+) -> str:
     """Write one file for each slice, named in another order than they lie, and return the series' UID.
 
-    The geometry has to be right-handed, as DICOM series are; positions are rounded to so many digits.
+    The geometry has to be right-handed, as DICOM series are; positions are rounded to so many digits. Without
+    voxels (z, y, x), those of each slice have its number.
     """
     folder.mkdir(exist_ok=True)
     series, study, frame = uid or generate_uid(), generate_uid(), generate_uid()
@@ -43,10 +53,49 @@ def write_series(folder: Path, geometry: Geometry, *, uid: str | None = None, di
         image.PositionReferenceIndicator = ""
         image.ImageOrientationPatient = [f"{part:.10f}" for part in direction[:, :2].T.ravel()]
         image.ImagePositionPatient = [f"{part:.{digits}f}" for part in (geometry.affine @ (0, 0, z, 1))[:3]]
-        image.PixelData = np.full((rows, columns), z, np.int16).tobytes()
+        slice_ = np.full((rows, columns), z, np.int16) if voxels is None else voxels[z]
+        image.PixelData = slice_.astype(np.int16).tobytes()
         image.file_meta = FileMetaDataset()
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
         image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         image.save_as(folder / f"{(7 * z) % 101:03}.dcm", enforce_file_format=True)
     return series
+
+
+def structure_set(path: Path, geometry: Geometry, series: str, rois: dict[str, list[list[tuple]]]) -> Path:
+    """Write contours given as voxel positions (z, y, x)."""
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = RTStructureSetStorage, generate_uid()
+    header.Modality = "RTSTRUCT"
+    one, study, frame = Dataset(), Dataset(), Dataset()
+    one.SeriesInstanceUID = series
+    study.RTReferencedSeriesSequence = [one]
+    frame.RTReferencedStudySequence = [study]
+    header.ReferencedFrameOfReferenceSequence = [frame]
+    header.StructureSetROISequence, header.ROIContourSequence = [], []
+    for number, (name, contours) in enumerate(rois.items(), start=1):
+        roi, drawn = Dataset(), Dataset()
+        roi.ROINumber, roi.ROIName = number, name
+        drawn.ReferencedROINumber, drawn.ROIDisplayColor = number, [10 * number, 20, 30]
+        drawn.ContourSequence = []
+        for points in contours:
+            contour = Dataset()
+            contour.ContourGeometricType = "CLOSED_PLANAR"
+            index = np.array([(x, y, z, 1) for z, y, x in points])
+            places = (index @ geometry.affine.T)[:, :3]
+            contour.NumberOfContourPoints = len(points)
+            contour.ContourData = [f"{part:.6f}" for part in places.ravel()]
+            drawn.ContourSequence.append(contour)
+        header.StructureSetROISequence.append(roi)
+        header.ROIContourSequence.append(drawn)
+    header.file_meta = FileMetaDataset()
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+def rectangle(z: float, y0: float, x0: float, y1: float, x1: float) -> list[tuple]:
+    return [(z, y0, x0), (z, y0, x1), (z, y1, x1), (z, y1, x0)]

@@ -14,12 +14,15 @@ import PIL.Image
 import pytest
 import SimpleITK as sitk
 from bright_model import RADIUS_PX, BrightModel
+from dicom_series import write_series
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from napari_medsam import __version__
 from napari_medsam.cli import app
+from napari_medsam.export import read_segmentation
 from napari_medsam.prompts import ObjectPrompts, SliceIndex, SlicePrompts, prompts_to_json
+from napari_medsam.terminology import term_for
 from napari_medsam.volume import Geometry, read_labels
 
 SHAPE = (12, 30, 40)
@@ -88,6 +91,28 @@ def test_the_suffix_chooses_the_format(image: Path, tmp_path: Path, suffix: str)
     out = tmp_path / f"out{suffix}"
     done("segment", image, "--box", CUBE_BOX, "-o", out, *SEE)
     np.testing.assert_array_equal(read_labels(out).array, expected(cube=CUBE))
+
+
+@pytest.mark.parametrize("name", ["out.nii.gz", "out.seg.nrrd"])
+def test_names_go_into_the_label_map(image: Path, tmp_path: Path, name: str) -> None:
+    """Whoever opens the file elsewhere reads "liver", not "label 1", without another command."""
+    words = ("--box", CUBE_BOX, "--box", BAR_BOX, "--label", "1=liver")
+    done("segment", image, *words, "-o", tmp_path / name, *SEE)
+    found = read_segmentation(tmp_path / name)
+    np.testing.assert_array_equal(found.labels, expected(cube=CUBE, bar=BAR))
+    assert [(each.label, each.name) for each in found.segments] == [(1, "liver"), (2, "label 2")]
+    assert found.segments[0].term == term_for("liver")
+
+
+def test_a_dicom_series_gets_a_dicom_segmentation(tmp_path: Path) -> None:
+    """From the archive's series to what the archive takes, with one command."""
+    pytest.importorskip("highdicom")
+    geometry = Geometry((6, 20, 30), (3.0, 0.7, 0.8))
+    write_series(tmp_path / "ct", geometry)
+    words = ("--box", "2,3,4,12,18", "--label", "1=liver", "--no-propagate", "--window", "0:1")
+    done("segment", tmp_path / "ct", *words, "-o", tmp_path / "seg.dcm")
+    (segment,) = read_segmentation(tmp_path / "seg.dcm").segments
+    assert (segment.name, segment.term) == ("liver", term_for("liver"))
 
 
 def test_the_kth_box_is_for_label_k(image: Path, tmp_path: Path) -> None:
@@ -183,7 +208,8 @@ def test_prompts_from_a_file_give_what_the_command_line_gives(image: Path, tmp_p
     cube = ObjectPrompts(1, "cube", {SliceIndex(0, 5): SlicePrompts((10, 5, 17, 14))})
     bar = ObjectPrompts(2, "bar", {SliceIndex(2, 30): SlicePrompts((2, 20, 10, 25))})
     file.write_text(prompts_to_json([cube, bar], None))
-    done("segment", image, "--box", CUBE_BOX, "--box", BAR_BOX, "-o", typed, *SEE)
+    names = ("--label", "1=cube", "--label", "2=bar")
+    done("segment", image, "--box", CUBE_BOX, "--box", BAR_BOX, *names, "-o", typed, *SEE)
     done("segment", image, "--prompts", file, "-o", replayed, *SEE)
     assert typed.read_bytes() == replayed.read_bytes()
 
@@ -311,6 +337,8 @@ def test_bad_input_is_one_sentence_exit_code_2_and_no_file(
         ("out.png", "must end in one of"),
         ("out", "must end in one of"),
         ("nowhere/out.nii.gz", "no folder that exists"),
+        ("out.dcm", "is no DICOM image"),
+        ("other.nii.gz", "'other.json' beside it belongs to something else"),
     ],
 )
 def test_an_output_that_cannot_be_is_refused_before_the_work(
@@ -318,9 +346,19 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
 ) -> None:
     """A misspelled output must not cost the minutes that the segmentation takes."""
     monkeypatch.setattr("napari_medsam.models.zoo.load_model", None)
+    (tmp_path / "other.json").write_text("{}")
     result = run("segment", image, "--box", CUBE_BOX, "-o", tmp_path / name)
     assert result.exit_code == 2
     assert sentence in result.stderr
+
+
+def test_the_report_does_not_take_the_place_of_the_description(image: Path, tmp_path: Path) -> None:
+    """Both would be out.json, and the one written last would be all there is."""
+    report = tmp_path / "out.json"
+    result = run("segment", image, "--box", CUBE_BOX, "-o", tmp_path / "out.nii.gz", "--report", report)
+    assert result.exit_code == 2
+    assert "give another name" in result.stderr
+    assert not report.exists()
 
 
 def test_the_image_is_never_overwritten(image: Path) -> None:

@@ -11,14 +11,13 @@ from napari.components import ViewerModel
 
 from napari_medsam.volume import Geometry, GeometryError, Volume, VolumeError, read_labels, read_volume
 from napari_medsam.widgets.contrib import (
-    METADATA_KEY,
     get_file_reader,
     get_folder_reader,
     image_layer,
     labels_layer,
-    layer_geometry,
-    write_labels_layer,
+    write_nifti,
 )
+from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry
 
 ROOT = Path(__file__).parent.parent
 OBLIQUE = Geometry(
@@ -126,7 +125,7 @@ def test_labels_are_saved_on_the_grid_of_their_image(viewer, tmp_path, nifti, la
     layer = viewer.add_labels(drawn, **attributes)
     np.testing.assert_array_equal(layer.scale, image.scale)
     written = layer.save(str(tmp_path / name), plugin="napari-medsam")
-    assert written == [str(tmp_path / name)]
+    assert written[0] == str(tmp_path / name)
     saved = read_labels(tmp_path / name)
     np.testing.assert_array_equal(saved.array, labels)
     assert saved.geometry.difference(OBLIQUE) == ""
@@ -135,14 +134,14 @@ def test_labels_are_saved_on_the_grid_of_their_image(viewer, tmp_path, nifti, la
 def test_labels_of_the_new_labels_button_lie_on_the_image_below(viewer, tmp_path, nifti, labels):
     """Napari gives such a layer no metadata; drawing on it for an hour must not have been in vain."""
     viewer.open(nifti, plugin="napari-medsam")
-    write_labels_layer(str(tmp_path / "seg.nii.gz"), labels, {"name": "Labels", "metadata": {}})
+    write_nifti(str(tmp_path / "seg.nii.gz"), [(labels, {"name": "Labels", "metadata": {}}, "labels")])
     assert read_labels(tmp_path / "seg.nii.gz").geometry.difference(OBLIQUE) == ""
 
 
 def test_labels_without_an_image_are_not_written_to_a_made_up_place(tmp_path, labels):
     """A silent identity direction would put the organ on the other side of the patient."""
-    with pytest.raises(GeometryError, match=r"'mine'.*open the image"):
-        write_labels_layer(str(tmp_path / "seg.nii.gz"), labels, {"name": "mine", "metadata": {}})
+    with pytest.raises(OSError, match=r"'mine'.*open the image"):
+        write_nifti(str(tmp_path / "seg.nii.gz"), [(labels, {"name": "mine", "metadata": {}}, "labels")])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,15 +151,17 @@ def test_labels_that_fit_two_places_are_not_written(viewer, tmp_path, ct, labels
     for volume in (ct, Volume(ct.array, moved, "CT", "moved.nii.gz", ())):
         voxels, attributes, _ = image_layer(volume, volume.source)
         viewer.add_image(voxels, **attributes)
-    with pytest.raises(GeometryError, match="different places"):
-        write_labels_layer(str(tmp_path / "seg.nii.gz"), labels, {"name": "mine", "metadata": {}})
+    with pytest.raises(OSError, match="different places"):
+        write_nifti(str(tmp_path / "seg.nii.gz"), [(labels, {"name": "mine", "metadata": {}}, "labels")])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_metadata_is_named(labels, tmp_path):
     """Another plugin's metadata under our key must give a sentence, not a traceback from a writer."""
-    with pytest.raises(GeometryError, match="lacks 'shape'"):
-        write_labels_layer(str(tmp_path / "seg.nii.gz"), labels, {"metadata": {METADATA_KEY: {}}})
+    with pytest.raises(OSError, match="lacks 'shape'"):
+        write_nifti(
+            str(tmp_path / "seg.nii.gz"), [(labels, {"metadata": {METADATA_KEY: {"source": ""}}}, "labels")]
+        )
 
 
 def test_layer_of_another_plugin_has_no_geometry():

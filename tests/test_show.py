@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 
 from napari_medsam.phantom import ct_torso
 from napari_medsam.volume import VolumeError, write_labels
-from napari_medsam.widgets.contrib import layer_geometry
+from napari_medsam.widgets.metadata import layer_geometry
 from napari_medsam.widgets.show import add_case
 
 

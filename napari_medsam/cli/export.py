@@ -105,12 +105,12 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write LABELS for another program, with their names, colours and codes."""
-    from napari_medsam.export import series_files, write_nnunet, write_segmentation
+    from napari_medsam.export import is_nnunet, series_files, write_nnunet, write_segmentation
 
     images: Sequence[Path | None] = image or [None] * len(labels)
     if len(images) != len(labels):
         raise ArgumentError(f"There are {len(labels)} label files and {len(images)} images; pair them.")
-    sets = [each for each in output if each.name.startswith("Dataset") and not each.suffix]
+    sets = [each for each in output if is_nnunet(each)]
     if len(labels) > 1 and len(sets) < len(output):
         raise ArgumentError("Several label files make a training set only: give -o Dataset123_Name.")
 

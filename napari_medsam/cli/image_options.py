@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from napari_medsam.cli.arguments import ArgumentError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_medsam.prompts import ObjectPrompts
+    from napari_medsam.volume import Geometry
+
 PANEL = "Which part of the image"
-_OUTPUT_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+OUTPUT_HELP = (
+    "Label map to write: .nii.gz or .nii (with names), .seg.nrrd (3D Slicer), .dcm (DICOM SEG of a DICOM "
+    "series), .nrrd, .mha or .mhd."
+)
+_NIFTI = (".nii.gz", ".nii")
+_DICOM = ".dcm"
+_OUTPUT_SUFFIXES = (*_NIFTI, ".nrrd", ".mha", ".mhd", _DICOM)
 
 Image = Annotated[
     Path, typer.Argument(help="NIfTI, NRRD, MetaImage or DICOM file, a picture, or a DICOM folder.")
@@ -27,13 +41,16 @@ TimePoint = Annotated[
 ]
 
 
-def check_output(output: Path, image: Path) -> None:
+def check_output(output: Path, image: Path, series: str | None) -> None:
     """Refuse a label map's file before the work starts, where that can be told.
 
     Raises
     ------
     ArgumentError
         When its suffix is of another kind, its folder does not exist, or it is the image itself.
+    VolumeError
+        When it is a DICOM segmentation, and the image no DICOM series or the extra ``dicom`` not there; or
+        when it is NIfTI, and another program's table or description would have to make room.
     """
     if not output.name.lower().endswith(_OUTPUT_SUFFIXES):
         raise ArgumentError(f"--output {output} must end in one of {', '.join(_OUTPUT_SUFFIXES)}.")
@@ -41,3 +58,40 @@ def check_output(output: Path, image: Path) -> None:
         raise ArgumentError(f"--output {output} lies in no folder that exists; make it, or give another.")
     if output.exists() and image.exists() and output.samefile(image):
         raise ArgumentError(f"--output {output} is the image itself; give the label map another name.")
+    if output.name.lower().endswith(_NIFTI):
+        from napari_medsam.formats.bids import free_sidecars
+        from napari_medsam.formats.common import told
+
+        with told(output, "written"):
+            free_sidecars(output)
+    if output.suffix.lower() == _DICOM:
+        from napari_medsam.export import series_files
+        from napari_medsam.formats.dicom_objects import dicom_library
+
+        dicom_library("highdicom")
+        series_files(image, series)
+
+
+def write_output(
+    output: Path,
+    labels: NDArray[np.unsignedinteger],
+    geometry: Geometry,
+    objects: Iterable[ObjectPrompts],
+    image: Path,
+    series: str | None,
+) -> None:
+    """Write a label map (z, y, x) with its objects' names and codes, as ``napari-medsam export`` does.
+
+    Raises
+    ------
+    VolumeError, SegmentationError
+        When it cannot be written; an older file stays as it was.
+    """
+    from napari_medsam.export import segmentation_of_objects, series_files, write_segmentation
+
+    write_segmentation(
+        segmentation_of_objects(labels, geometry, objects),
+        output,
+        series=series_files(image, series) if output.suffix.lower() == _DICOM else (),
+        sources=[image.name],
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, LabelNames, label_text, parse_axis, parse_names
-from napari_medsam.cli.console import AsJson, Debug, print_json, reported, say
+from napari_medsam.cli.console import AsJson, Debug, reported, say
 from napari_medsam.cli.image_options import Series, TimePoint
 
 if TYPE_CHECKING:
@@ -66,7 +65,12 @@ def measure(
     """Measure every label of LABELS, and compare them with a reference where there is one."""
     from napari_medsam.export import image_of, placed_on, read_segmentation
     from napari_medsam.formats.common import replacing
-    from napari_medsam.measurements import compare_labels, measure_labels, measurements_to_csv
+    from napari_medsam.measurements import (
+        compare_labels,
+        measure_labels,
+        measurements_to_csv,
+        measurements_to_json,
+    )
     from napari_medsam.volume import read_labels
     from napari_medsam.windowing import guess_modality
 
@@ -93,14 +97,7 @@ def measure(
             temporary.write_text(measurements_to_csv(measured, scores), encoding="utf-8", newline="")
     unit = "HU" if scan is not None and guess_modality(scan) == "CT" else ""
     if as_json:
-        print_json(
-            {
-                "labels": [asdict(each) for each in measured],
-                "intensity_unit": unit,
-                "tolerance_mm": tolerance_mm,
-                "reference": [asdict(score) for score in scores],
-            }
-        )
+        typer.echo(measurements_to_json(measured, scores, unit=unit, tolerance_mm=tolerance_mm), nl=False)
         return
     for note in (*found.notes, *(() if scan is None else scan.notes)):
         say(note)

@@ -14,7 +14,14 @@ from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, parse_axis
 from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
-from napari_medsam.cli.image_options import Image, Series, TimePoint, check_output
+from napari_medsam.cli.image_options import (
+    OUTPUT_HELP,
+    Image,
+    Series,
+    TimePoint,
+    check_output,
+    write_output,
+)
 from napari_medsam.cli.model_options import Device, Engine, Model, NoCache, Precision, Window, load_predictor
 
 if TYPE_CHECKING:
@@ -43,7 +50,7 @@ def propose(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Label map to write: .nii.gz, .nii, .nrrd, .mha or .mhd."),
+        typer.Option("--output", "-o", help=OUTPUT_HELP),
     ] = None,
     axis: Annotated[
         str,
@@ -98,10 +105,10 @@ def propose(
     shown can be given to 'napari-medsam segment --box'.
     """
     if output is not None:
-        check_output(output, image)
+        check_output(output, image, series)
     from napari_medsam.automatic import ProposalFilters, propose_masks
     from napari_medsam.prompts import SliceIndex
-    from napari_medsam.volume import read_volume, write_labels
+    from napari_medsam.volume import read_volume
     from napari_medsam.windowing import apply_window, parse_window
 
     volume = read_volume(image, series=series, time_point=time_point)
@@ -123,7 +130,8 @@ def propose(
             found = step.found
     rows = [_described(n, each, where, volume.geometry) for n, each in enumerate(found, start=1)]
     if output is not None:
-        write_labels(_painted(found, where, volume.geometry.shape), volume.geometry, output)
+        labels = _painted(found, where, volume.geometry.shape)
+        write_output(output, labels, volume.geometry, (), image, series)
     if as_json:
         print_json({"output": output and str(output), "axis": where.axis, "proposals": rows})
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_medsam.cli.arguments import ArgumentError, label_text
+from napari_medsam.formats.bids import sidecar_path
 from napari_medsam.formats.common import replacing
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ SURE, DOUBTFUL, KEY, END = (84, 190, 120), (235, 110, 60), (90, 169, 255), (232,
 TICK_SLICES = 10
 
 
-def check_report(path: Path | None) -> None:
+def check_report(path: Path | None, output: Path) -> None:
     """Refuse a report that could not be written, before anything takes long.
 
     Raises
     ------
     ArgumentError
-        When the name does not say which kind of table is wanted, or the folder is not there.
+        When the name does not say which kind of table is wanted, the folder is not there, or what belongs to
+        the label map `output` is written under that name.
     """
     if path is None:
         return
@@ -50,6 +52,8 @@ def check_report(path: Path | None) -> None:
         raise ArgumentError(f"--report {path} must end in .csv or .json: a picture .png is put beside it.")
     if not path.parent.is_dir():
         raise ArgumentError(f"--report {path}: there is no folder {path.parent}.")
+    if path.absolute() == sidecar_path(output.absolute(), ".json"):
+        raise ArgumentError(f"--report {path}: the description of {output} goes there; give another name.")
 
 
 def write_report(path: Path, reviews: Mapping[int, Review], names: Mapping[int, str]) -> Path:

@@ -15,7 +15,14 @@ from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, build_objects, label_text, parse_axis, parse_range
 from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
-from napari_medsam.cli.image_options import Image, Series, TimePoint, check_output
+from napari_medsam.cli.image_options import (
+    OUTPUT_HELP,
+    Image,
+    Series,
+    TimePoint,
+    check_output,
+    write_output,
+)
 from napari_medsam.cli.model_options import Device, Engine, Model, NoCache, Precision, Window, load_predictor
 from napari_medsam.cli.review_report import check_report, ends, write_report
 
@@ -111,9 +118,7 @@ class Found:
 @reported
 def segment(
     image: Image,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Label map to write: .nii.gz, .nii, .nrrd, .mha or .mhd.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help=OUTPUT_HELP)],
     box: Annotated[
         list[str] | None,
         typer.Option(
@@ -208,10 +213,10 @@ def segment(
     object within another one keeps its own. Where their prompts meet, voxels go to the lower label (with
     --prompts: to the first in the file). OUTPUT is written in the end, as a whole, or not at all.
     """
-    check_output(output, image)
-    check_report(report)
+    check_output(output, image, series)
+    check_report(report, output)
     from napari_medsam.session import Session
-    from napari_medsam.volume import read_volume, write_labels
+    from napari_medsam.volume import read_volume
     from napari_medsam.windowing import guess_modality, parse_window
 
     started = time.perf_counter()
@@ -227,7 +232,7 @@ def segment(
     _run(session, objects, ranges, carry)
     reviews = {thing.label: session.review(thing.label, _axis_of(thing)) for thing in objects}
     found = [_found(session, thing, reviews[thing.label]) for thing in objects]
-    write_labels(session.labels, volume.geometry, output)
+    write_output(output, session.labels, volume.geometry, session.objects.values(), image, series)
     picture = write_report(report, reviews, {each.label: each.name for each in found}) if report else None
     seconds = time.perf_counter() - started
 
@@ -298,7 +303,8 @@ def _run(
     spans = {}
     for thing, span in zip(objects, ranges, strict=True):
         for where, drawn in thing.slices.items():
-            session.add_prompts(thing.label, where, drawn, thing.name)
+            session.add_prompts(thing.label, where, drawn)
+        session.rename(thing.label, thing.name, thing.term)
         groups.setdefault(_axis_of(thing), []).append(thing)
         spans[_axis_of(thing)] = span
     with progress_bar() as bar:

@@ -59,6 +59,8 @@ class DemoResult:
         In the order in which they were segmented: small ones first.
     image, reference, segmentation : Path
         The CT, its true labels and what was found, NIfTI.
+    sidecars : tuple of Path
+        Names and description beside both label maps, after BIDS.
     prompts : Path
         The boxes, as ``napari-medsam segment --prompts`` takes them.
     picture : Path
@@ -71,6 +73,7 @@ class DemoResult:
     image: Path
     reference: Path
     segmentation: Path
+    sidecars: tuple[Path, ...]
     prompts: Path
     picture: Path
     seconds: float
@@ -78,7 +81,7 @@ class DemoResult:
     @property
     def files(self) -> tuple[Path, ...]:
         """Everything that was written."""
-        return self.image, self.reference, self.segmentation, self.prompts, self.picture
+        return (self.image, self.reference, self.segmentation, *self.sidecars, self.prompts, self.picture)
 
     @property
     def mean_dice(self) -> float:
@@ -120,15 +123,19 @@ def run_demo(
     OSError
         When the folder cannot be written to.
     """
+    from napari_medsam.export import Segmentation, write_segmentation
     from napari_medsam.session import Session
-    from napari_medsam.volume import write_labels
+
+    def write(labels: NDArray, name: str) -> list[Path]:
+        named = Segmentation.from_labels(labels, volume.geometry, names=phantom.names)
+        return write_segmentation(named, folder / name, sources=[image.name])
 
     phantom = ct_torso(seed, shape)
     volume = phantom.volume
     objects = one_box_each(phantom)
     folder.mkdir(parents=True, exist_ok=True)
     image = _write_image(volume, folder / "ct.nii.gz")
-    reference = write_labels(phantom.labels, volume.geometry, folder / "reference.nii.gz")
+    reference, *beside = write(phantom.labels, "reference.nii.gz")
     prompts = folder / "prompts.json"
     prompts.write_text(prompts_to_json(objects, volume.geometry), encoding="utf-8")
 
@@ -148,11 +155,20 @@ def run_demo(
         seconds[thing.label] = time.perf_counter() - started
 
     organs = tuple(_score(thing, phantom, session.labels, seconds[thing.label]) for thing in objects)
-    segmentation = write_labels(session.labels, volume.geometry, folder / "segmentation.nii.gz")
+    segmentation, *more = write(session.labels, "segmentation.nii.gz")
     picture = folder / "overview.png"
     scores = {organ.label: organ.dice for organ in organs}
     draw_overview(volume, session.labels, objects, scores, window=window).save(picture, optimize=True)
-    return DemoResult(organs, image, reference, segmentation, prompts, picture, sum(seconds.values()))
+    return DemoResult(
+        organs,
+        image,
+        reference,
+        segmentation,
+        (*beside, *more),
+        prompts,
+        picture,
+        sum(seconds.values()),
+    )
 
 
 def one_box_each(phantom: Phantom) -> list[ObjectPrompts]:

@@ -4,9 +4,10 @@
 `write_segmentation` writes what another program reads, and `write_nnunet` a training set.
 """
 
-from napari_medsam.export.files import SUFFIXES, read_segmentation, write_segmentation
+from napari_medsam.export.files import SUFFIXES, read_if_labels, read_segmentation, write_segmentation
 from napari_medsam.export.grids import GridError, Resampling, placed_on
-from napari_medsam.export.nnunet import NnunetCase, write_nnunet
+from napari_medsam.export.nnunet import NnunetCase, is_nnunet, write_nnunet
+from napari_medsam.export.objects import segmentation_of_objects
 from napari_medsam.export.series import image_of, series_files
 from napari_medsam.segments import Segment, Segmentation, SegmentationError
 
@@ -19,8 +20,11 @@ __all__ = [
     "Segmentation",
     "SegmentationError",
     "image_of",
+    "is_nnunet",
     "placed_on",
+    "read_if_labels",
     "read_segmentation",
+    "segmentation_of_objects",
     "series_files",
     "write_nnunet",
     "write_segmentation",

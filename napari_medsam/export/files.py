@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,20 +15,20 @@ from napari_medsam import __version__
 from napari_medsam.export.grids import placed_on
 from napari_medsam.formats import bids, caret, itksnap
 from napari_medsam.formats.common import replacing, told
-from napari_medsam.formats.dicom_header import looks_like_dicom
+from napari_medsam.formats.dicom_header import looks_like_dicom, read_dicom_header
 from napari_medsam.formats.dicom_objects import header_of
 from napari_medsam.formats.dicom_seg import read_dicom_seg, write_dicom_seg
 from napari_medsam.formats.nifti import read_extensions, write_nifti
 from napari_medsam.formats.rtstruct import read_rtstruct
 from napari_medsam.formats.slicer import is_slicer, read_slicer, write_slicer
-from napari_medsam.geometry import Geometry, VolumeError
-from napari_medsam.segments import Color, Segmentation
+from napari_medsam.geometry import Geometry, GeometryError, VolumeError
+from napari_medsam.segments import Color, Segmentation, SegmentationError
 from napari_medsam.volume import read_labels, write_labels
 
 if TYPE_CHECKING:
     from napari_medsam.terminology import Term
 
-__all__ = ["SUFFIXES", "read_segmentation", "write_segmentation"]
+__all__ = ["SUFFIXES", "read_if_labels", "read_segmentation", "write_segmentation"]
 
 SUFFIXES = {
     ".nii.gz": "NIfTI with names and colours in its header, and BIDS's .tsv and .json beside it",
@@ -42,6 +43,8 @@ SUFFIXES = {
 """What `write_segmentation` writes, by ending."""
 
 _NIFTI = (".nii.gz", ".nii")
+_STEM = re.compile(r"(\.nii|\.seg)?\.[^.]*$", re.IGNORECASE)
+_LIKE_LABELS = re.compile(r"(^|[-_. ])(d?seg|segmentation|labels?|mask)$", re.IGNORECASE)
 
 
 def read_segmentation(
@@ -76,6 +79,41 @@ def read_segmentation(
         return found
     with told(Path(names_from), "read"):
         return _renamed(found, _table(Path(names_from)))
+
+
+def read_if_labels(path: str | Path, *, geometry: Geometry | None = None) -> Segmentation | None:
+    """Read a file when it says that it holds labels, not an image.
+
+    That say 3D Slicer's and DICOM's segmentations, structure sets, and NIfTI files with names of labels in
+    the header. If the voxels are whole numbers from 0 up, names of labels in a table beside a NIfTI file say
+    so too, and a file's name that ends like ``_seg``, ``_dseg``, ``_labels`` or ``_mask``.
+
+    Parameters
+    ----------
+    path, geometry
+        As for `read_segmentation`.
+
+    Returns
+    -------
+    Segmentation or None
+        None for an image, or what may be one.
+
+    Raises
+    ------
+    VolumeError, GeometryError, SegmentationError
+        When it holds labels, but cannot be read.
+    """
+    path = Path(path)
+    with told(path, "read"):
+        if _says_labels(path):
+            return read_segmentation(path, geometry=geometry)
+        is_named = path.name.lower().endswith(_NIFTI) and path.is_file() and _nifti_table(path, [])
+    if not is_named and _LIKE_LABELS.search(_STEM.sub("", path.name)) is None:
+        return None
+    try:
+        return read_segmentation(path)
+    except (VolumeError, GeometryError, SegmentationError):
+        return None
 
 
 def write_segmentation(
@@ -135,6 +173,16 @@ def write_segmentation(
     return [write_labels(segmentation.flattened().labels, segmentation.geometry, path)]
 
 
+def _says_labels(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    if path.suffix.lower() == ".nrrd":
+        return is_slicer(path)
+    if path.name.lower().endswith(_NIFTI):
+        return bool(_header_table(path))
+    return looks_like_dicom(path) and read_dicom_header(path) is None
+
+
 def _read(path: Path, geometry: Geometry | None) -> Segmentation:
     with told(path, "read"):
         if path.is_file() and path.suffix.lower() == ".nrrd" and is_slicer(path):
@@ -170,17 +218,22 @@ def _read(path: Path, geometry: Geometry | None) -> Segmentation:
     )
 
 
+def _header_table(path: Path) -> dict[int, bids.LabelRow]:
+    """What a NIfTI file's header says of the labels."""
+    found = [
+        caret.parse_label_table(content) for code, content in read_extensions(path) if code == caret.ECODE
+    ]
+    return {
+        label: bids.LabelRow(name, color, None)
+        for table in found
+        for label, (name, color) in (table or {}).items()
+    }
+
+
 def _nifti_table(path: Path, notes: list[str]) -> dict[int, bids.LabelRow]:
     """What the header, and the table beside the file, say of the labels."""
     with told(path, "read"):
-        tables = [
-            caret.parse_label_table(content) for code, content in read_extensions(path) if code == caret.ECODE
-        ]
-    rows = {
-        label: bids.LabelRow(name, color, None)
-        for table in tables
-        for label, (name, color) in (table or {}).items()
-    }
+        rows = _header_table(path)
     beside = bids.sidecar_path(path, ".tsv")
     if not beside.is_file():
         return rows
@@ -219,10 +272,7 @@ def _renamed(segmentation: Segmentation, table: dict[int, bids.LabelRow]) -> Seg
 
 def _write_nifti(segmentation: Segmentation, path: Path, suffix: str, sources: Sequence[str]) -> list[Path]:
     flat = segmentation.flattened()
-    table, description = (bids.sidecar_path(path, ending) for ending in (".tsv", ".json"))
-    for beside in (table, description):
-        if beside.exists() and not bids.is_ours(beside):
-            raise VolumeError(f"'{beside.name}' beside it belongs to something else; choose another name.")
+    table, description = bids.free_sidecars(path)
     with ExitStack() as files:
         # The label map takes its place last: with it there, the others are.
         voxels = files.enter_context(replacing(path, suffix))

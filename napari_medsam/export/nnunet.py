@@ -24,7 +24,7 @@ from napari_medsam.windowing import guess_modality
 if TYPE_CHECKING:
     from napari_medsam.segments import Segmentation
 
-__all__ = ["NnunetCase", "write_nnunet"]
+__all__ = ["NnunetCase", "is_nnunet", "write_nnunet"]
 
 _FOLDER = re.compile(r"Dataset\d{3}_[A-Za-z0-9_-]+")
 _CASE = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -49,6 +49,11 @@ class NnunetCase:
     name: str
     image: Volume
     segmentation: Segmentation
+
+
+def is_nnunet(path: Path) -> bool:
+    """Whether a path is meant to become a training set: a name like Dataset123_Liver, without an ending."""
+    return path.name.startswith("Dataset") and not path.suffix
 
 
 def write_nnunet(cases: Iterable[NnunetCase], folder: str | Path) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_medsam.formats.common import told
-from napari_medsam.formats.dicom_header import looks_like_dicom
+from napari_medsam.formats.dicom_header import looks_like_dicom, read_dicom_header
 from napari_medsam.formats.dicom_objects import header_of, referenced_series
 from napari_medsam.geometry import Volume, VolumeError
 from napari_medsam.volume import list_series, read_volume
@@ -57,7 +57,9 @@ def series_files(image: Path, series: str | None = None) -> tuple[Path, ...]:
         When it is no DICOM image, or the choice is not clear.
     """
     if not image.is_dir():
-        if not image.is_file() or not looks_like_dicom(image):
+        with told(image, "read"):
+            is_image = image.is_file() and looks_like_dicom(image) and read_dicom_header(image) is not None
+        if not is_image:
             raise VolumeError(f"'{image}' is no DICOM image, which a DICOM segmentation has to refer to.")
         return (image,)
     found = list_series(image)

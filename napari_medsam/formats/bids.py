@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_medsam.formats.common import printable
+from napari_medsam.geometry import VolumeError
 from napari_medsam.segments import Color, Segment, SegmentationError
-from napari_medsam.terminology import Code, Term
+from napari_medsam.terminology import Term
 
-__all__ = ["LabelRow", "description_text", "is_ours", "parse_table", "sidecar_path", "table_text"]
+__all__ = ["LabelRow", "description_text", "free_sidecars", "parse_table", "sidecar_path", "table_text"]
 
 _COLUMNS = ("index", "name", "color")
 _CODES = ("category", "type", "modifier", "region")
@@ -42,10 +43,19 @@ def sidecar_path(path: Path, suffix: str) -> Path:
     return path.with_name(re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) + suffix)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a table or description was written here, so that it may be written anew."""
-    start = path.read_bytes()[:4096]
-    return start.startswith("\t".join([*_COLUMNS, *_CODES]).encode()) or _OURS.encode() in start
+def free_sidecars(path: Path) -> tuple[Path, Path]:
+    """Where table and description of a .nii or .nii.gz file go.
+
+    Raises
+    ------
+    VolumeError
+        When one of them is there and was not written here.
+    """
+    table, description = (sidecar_path(path, suffix) for suffix in (".tsv", ".json"))
+    for beside in (table, description):
+        if beside.exists() and not _is_ours(beside):
+            raise VolumeError(f"'{beside.name}' beside it belongs to something else; choose another name.")
+    return table, description
 
 
 def table_text(segments: Iterable[Segment]) -> str:
@@ -55,8 +65,9 @@ def table_text(segments: Iterable[Segment]) -> str:
     table.writerow([*_COLUMNS, *_CODES])
     for segment in segments:
         color = "#" + "".join(f"{part:02x}" for part in segment.color)
-        codes = [_code_text(getattr(segment.term, kind, None)) for kind in _CODES]
-        table.writerow([segment.label, segment.name, color, *codes])
+        codes = segment.term.codes() if segment.term is not None else {}
+        row = [segment.label, segment.name, color, *(codes.get(kind, "n/a") for kind in _CODES)]
+        table.writerow(row)
     return text.getvalue()
 
 
@@ -102,22 +113,16 @@ def description_text(sources: Sequence[str], version: str, *, overlaps: bool = F
     return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
 
 
-def _code_text(code: Code | None) -> str:
-    return "n/a" if code is None else f"{code.scheme}:{code.value}:{code.meaning}"
+def _is_ours(path: Path) -> bool:
+    start = path.read_bytes()[:4096]
+    return start.startswith("\t".join([*_COLUMNS, *_CODES]).encode()) or _OURS.encode() in start
 
 
 def _row(row: dict[str, str | None]) -> LabelRow:
-    category, kind, modifier, region = (_code(row.get(column)) for column in _CODES)
     color = (row.get("color") or "").strip().removeprefix("#")
     parts = tuple(bytes.fromhex(color)) if len(color) == 6 else None
     return LabelRow(
         printable(row["name"] or ""),
         None if parts is None else (parts[0], parts[1], parts[2]),
-        None if category is None or kind is None else Term(category, kind, modifier, region),
+        Term.from_codes(row),
     )
-
-
-def _code(text: str | None) -> Code | None:
-    scheme, _, rest = (text or "n/a").partition(":")
-    value, _, meaning = rest.partition(":")
-    return Code(value, scheme, meaning) if value and meaning else None

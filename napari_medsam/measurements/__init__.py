@@ -12,11 +12,12 @@ from napari_medsam.measurements.objects import (
     Measurement,
     MeasurementError,
     Recist,
+    each_measured,
     measure_labels,
     surface_mm2,
 )
-from napari_medsam.measurements.scores import LabelScore, compare_labels
-from napari_medsam.measurements.table import measurements_to_csv
+from napari_medsam.measurements.scores import LabelScore, compare_labels, compare_masks
+from napari_medsam.measurements.table import measurements_to_csv, measurements_to_json
 
 __all__ = [
     "PERCENTILES",
@@ -27,7 +28,10 @@ __all__ = [
     "MeasurementError",
     "Recist",
     "compare_labels",
+    "compare_masks",
+    "each_measured",
     "measure_labels",
     "measurements_to_csv",
+    "measurements_to_json",
     "surface_mm2",
 ]

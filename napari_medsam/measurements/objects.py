@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ __all__ = [
     "Measurement",
     "MeasurementError",
     "Recist",
+    "each_measured",
     "measure_labels",
     "surface_mm2",
 ]
@@ -155,6 +156,18 @@ def measure_labels(
     MeasurementError
         When labels, geometry and image do not belong together, or there are more than 65536 labels.
     """
+    return list(each_measured(labels, geometry, image=image, names=names, axis=axis))
+
+
+def each_measured(
+    labels: NDArray,
+    geometry: Geometry,
+    *,
+    image: Volume | None = None,
+    names: Mapping[int, str] | None = None,
+    axis: int = 0,
+) -> Iterator[Measurement]:
+    """Measure one label after another, so that others can have their turn; see `measure_labels`."""
     if labels.shape != geometry.shape:
         raise MeasurementError(f"The labels have shape {labels.shape}, expected the grid's {geometry.shape}.")
     if image is not None and (difference := geometry.difference(image.geometry)):
@@ -162,10 +175,8 @@ def measure_labels(
     if axis not in (0, 1, 2):
         raise MeasurementError(f"Slices lie across axis 0, 1 or 2, not {axis}.")
     gray = image.array if image is not None and image.array.ndim == 3 else None
-    return [
-        _measured(labels[box] == label, box, label, (names or {}).get(label, ""), geometry, gray, axis)
-        for label, box in _boxes(labels)
-    ]
+    for label, box in _boxes(labels):
+        yield _measured(labels[box] == label, box, label, (names or {}).get(label, ""), geometry, gray, axis)
 
 
 def surface_mm2(mask: NDArray, spacing: Sequence[float]) -> float:
@@ -216,6 +227,9 @@ def _boxes(labels: NDArray) -> list[tuple[int, tuple[slice, ...]]]:
     """Every label but 0, and the smallest block that holds it."""
     from scipy.ndimage import find_objects
 
+    if labels.dtype.itemsize <= 2 and labels.dtype.kind == "u":
+        # Sorting the voxels of a large volume, only to learn which labels there are, takes a second.
+        return [(n, box) for n, box in enumerate(find_objects(labels), start=1) if box is not None]
     values = np.unique(labels)
     if len(values) > _MOST_LABELS:
         raise MeasurementError(

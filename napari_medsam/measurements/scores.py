@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_medsam.metrics import dice, hd95_mm, iou, surface_dice, volume_ml
 
-__all__ = ["LabelScore", "compare_labels"]
+__all__ = ["LabelScore", "compare_labels", "compare_masks"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class LabelScore:
         95th percentile of the distances between the surfaces; infinite where one of the two is empty.
     reference_ml, segmentation_ml, volume_difference_ml : float
         Volumes, and the segmentation's minus the reference's.
+    reference_label : int
+        Which label of the reference this is about.
     """
 
     label: int
@@ -38,6 +40,7 @@ class LabelScore:
     reference_ml: float
     segmentation_ml: float
     volume_difference_ml: float
+    reference_label: int
 
 
 def compare_labels(
@@ -66,25 +69,50 @@ def compare_labels(
     MetricError
         When the shapes differ, or the tolerance is negative.
     """
-    # A lone slice has an outline only; taken as a volume it would have a top and a bottom, too.
-    flat = next((axis for axis, count in enumerate(reference.shape) if count == 1), None)
-    sizes = [size for axis, size in enumerate(spacing) if axis != flat]
-    scores = []
-    for label in sorted({*np.unique(reference).tolist(), *np.unique(segmentation).tolist()} - {0}):
-        truth, result = reference == label, segmentation == label
-        surfaces = (truth, result) if flat is None else (truth.take(0, flat), result.take(0, flat))
-        reference_ml, segmentation_ml = volume_ml(truth, spacing), volume_ml(result, spacing)
-        scores.append(
-            LabelScore(
-                label=label,
-                name=(names or {}).get(label, ""),
-                dice=dice(truth, result),
-                iou=iou(truth, result),
-                hd95_mm=hd95_mm(*surfaces, sizes),
-                surface_dice=surface_dice(*surfaces, sizes, tolerance_mm),
-                reference_ml=reference_ml,
-                segmentation_ml=segmentation_ml,
-                volume_difference_ml=segmentation_ml - reference_ml,
-            )
+    names = names or {}
+    return [
+        compare_masks(
+            reference == label,
+            segmentation == label,
+            spacing,
+            label,
+            names.get(label, ""),
+            tolerance_mm=tolerance_mm,
         )
-    return scores
+        for label in sorted({*np.unique(reference).tolist(), *np.unique(segmentation).tolist()} - {0})
+    ]
+
+
+def compare_masks(
+    truth: NDArray[np.bool_],
+    result: NDArray[np.bool_],
+    spacing: tuple[float, float, float],
+    label: int,
+    name: str = "",
+    *,
+    reference_label: int | None = None,
+    tolerance_mm: float = 2.0,
+) -> LabelScore:
+    """Score one object against its mask in the reference, both (z, y, x); see `compare_labels`.
+
+    The reference's label is the object's own where none is given.
+    """
+    # A lone slice has an outline only; taken as a volume it would have a top and a bottom, too.
+    flat = next((axis for axis, count in enumerate(truth.shape) if count == 1), None)
+    sizes = [size for axis, size in enumerate(spacing) if axis != flat]
+    surfaces: tuple[NDArray, NDArray] = (truth, result)
+    if flat is not None:
+        surfaces = truth.squeeze(flat), result.squeeze(flat)
+    reference_ml, segmentation_ml = volume_ml(truth, spacing), volume_ml(result, spacing)
+    return LabelScore(
+        label=label,
+        name=name,
+        dice=dice(truth, result),
+        iou=iou(truth, result),
+        hd95_mm=hd95_mm(*surfaces, sizes),
+        surface_dice=surface_dice(*surfaces, sizes, tolerance_mm),
+        reference_ml=reference_ml,
+        segmentation_ml=segmentation_ml,
+        volume_difference_ml=segmentation_ml - reference_ml,
+        reference_label=label if reference_label is None else reference_label,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ from napari_medsam.measurements.objects import PERCENTILES, Measurement
 if TYPE_CHECKING:
     from napari_medsam.measurements.scores import LabelScore
 
-__all__ = ["measurements_to_csv"]
+__all__ = ["measurements_to_csv", "measurements_to_json"]
 
 
-def measurements_to_csv(measurements: Iterable[Measurement], scores: Iterable[LabelScore] = ()) -> str:
+def measurements_to_csv(
+    measurements: Iterable[Measurement], scores: Iterable[LabelScore] = (), *, delimiter: str = ","
+) -> str:
     """Lay measurements out as a table with one row for each label, for a spreadsheet or the clipboard.
 
     Parameters
@@ -25,6 +28,8 @@ def measurements_to_csv(measurements: Iterable[Measurement], scores: Iterable[La
         From `measure_labels`.
     scores
         From `compare_labels`; a label that only the reference has gets a row of its own.
+    delimiter
+        Between cells; a tab for the clipboard.
 
     Returns
     -------
@@ -38,12 +43,45 @@ def measurements_to_csv(measurements: Iterable[Measurement], scores: Iterable[La
         rows[score.label] = {**asdict(score), **rows.get(score.label, {})}
     headings = list(dict.fromkeys(heading for row in rows.values() for heading in row)) or ["label", "name"]
     text = io.StringIO()
-    table = csv.DictWriter(text, headings, restval="", lineterminator="\r\n")
+    table = csv.DictWriter(text, headings, restval="", lineterminator="\r\n", delimiter=delimiter)
     table.writeheader()
     table.writerows(
         {key: _spreadsheet_safe(value) for key, value in rows[label].items()} for label in sorted(rows)
     )
     return text.getvalue()
+
+
+def measurements_to_json(
+    measurements: Iterable[Measurement],
+    scores: Iterable[LabelScore] = (),
+    *,
+    unit: str = "",
+    tolerance_mm: float = 2.0,
+) -> str:
+    """Write measurements as one JSON document.
+
+    Parameters
+    ----------
+    measurements, scores
+        As for `measurements_to_csv`.
+    unit
+        Of the intensities: HU for CT.
+    tolerance_mm
+        That of the surface Dice.
+
+    Returns
+    -------
+    str
+        A number that JSON cannot hold (an infinite distance) is null.
+    """
+    document = {
+        "labels": [asdict(each) for each in measurements],
+        "intensity_unit": unit,
+        "tolerance_mm": tolerance_mm,
+        "reference": [asdict(score) for score in scores],
+    }
+    finite = json.loads(json.dumps(document), parse_constant=lambda name: None)
+    return json.dumps(finite, indent=2) + "\n"
 
 
 def _row(measurement: Measurement) -> dict[str, object]:

@@ -22,6 +22,7 @@ from napari_medsam.prompts.values import (
     finite_numbers,
     whole_number,
 )
+from napari_medsam.terminology import Code, Term
 
 PROMPTS_SCHEMA_VERSION = 1
 _FORMAT = "napari-medsam prompts"
@@ -66,6 +67,7 @@ def prompts_to_json(objects: Sequence[ObjectPrompts], geometry: Geometry | None)
         {
             "label": thing.label,
             "name": thing.name,
+            **({} if thing.term is None else {"anatomy": thing.term.codes()}),
             "slices": [_slice_to_json(where, thing.slices[where]) for where in sorted(thing.slices)],
         }
         for thing in objects
@@ -200,7 +202,7 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 def _object_from_json(value: Any, where: str) -> ObjectPrompts:
-    entry = _fields(value, where, {"label", "slices"}, {"name"})
+    entry = _fields(value, where, {"label", "slices"}, {"name", "anatomy"})
     slices: dict[SliceIndex, SlicePrompts] = {}
     for i, part in enumerate(_list(entry["slices"], f"{where}.slices")):
         index, prompts = _slice_from_json(part, f"{where}.slices[{i}]")
@@ -210,9 +212,21 @@ def _object_from_json(value: Any, where: str) -> ObjectPrompts:
             )
         slices[index] = prompts
     try:
-        return ObjectPrompts(entry["label"], entry.get("name", ""), slices)
+        return ObjectPrompts(entry["label"], entry.get("name", ""), slices, _term_from_json(entry, where))
     except PromptError as error:
         raise PromptError(f"{where}: {error}") from None
+
+
+def _term_from_json(entry: dict[str, Any], where: str) -> Term | None:
+    if "anatomy" not in entry:
+        return None
+    codes = _fields(entry["anatomy"], f"{where}.anatomy", {"category", "type"}, {"modifier", "region"})
+    for key, text in codes.items():
+        if not isinstance(text, str) or Code.from_text(text) is None:
+            raise PromptError(
+                f"{where}.anatomy.{key} must be a code like SCT:64033007:Kidney, not {reprlib.repr(text)}."
+            )
+    return Term.from_codes(codes)
 
 
 def _slice_from_json(value: Any, where: str) -> tuple[SliceIndex, SlicePrompts]:

@@ -7,9 +7,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari_medsam.terminology import Term
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -209,6 +213,8 @@ class ObjectPrompts:
         What the user calls it; may be empty.
     slices : mapping of SliceIndex to SlicePrompts
         Copied; not to be changed afterwards.
+    term : Term or None
+        What it is in codes, where somebody said so; the name may say it otherwise.
 
     Raises
     ------
@@ -219,6 +225,7 @@ class ObjectPrompts:
     label: int
     name: str = ""
     slices: Mapping[SliceIndex, SlicePrompts] = field(default_factory=dict, hash=False)
+    term: Term | None = None
 
     def __post_init__(self) -> None:
         """Refuse labels and names that could not be written to a file."""

@@ -28,6 +28,10 @@ def _box(segmenter: Segmenter) -> None:
     segmenter.draw_box()
 
 
+def _line(segmenter: Segmenter) -> None:
+    segmenter.draw_line()
+
+
 def _points(segmenter: Segmenter) -> None:
     segmenter.place_points()
 
@@ -63,6 +67,7 @@ def _save(segmenter: Segmenter) -> None:
 ACTIONS: tuple[tuple[str, str, Callable[[Segmenter], None], dict[type, str]], ...] = (
     ("box", "MedSAM: draw a box around an object", _box, {Image: "B", Points: "B", ViewerModel: "B"}),
     ("box_on_any_layer", "MedSAM: draw a box, whatever layer", _box, {ViewerModel: "Shift+B"}),
+    ("line", "MedSAM: draw an object's longest diameter", _line, {Image: "L", Points: "L"}),
     ("points", "MedSAM: place points in and outside of an object", _points, {ViewerModel: "N"}),
     ("new_object", "MedSAM: begin the next object", _object, {Image: "M", Points: "M", Shapes: "M"}),
     ("accept", "MedSAM: accept the object on this slice, or unlock it", _accept, {Image: "A", Labels: "A"}),
@@ -87,8 +92,10 @@ def register_actions() -> None:
 
 
 def bind_prompt_keys(layer: Layer, segmenter: Segmenter) -> None:
-    """Give one of the plugin's own layers its keys: box, accept, and undo of the mask."""
+    """Give one of the plugin's own layers its keys: box, line, accept, and undo of the mask."""
     keys = {"B": segmenter.draw_box, "A": segmenter.accept, "Control-Z": segmenter.undo}
+    if isinstance(layer, Shapes):
+        keys["L"] = segmenter.draw_line
     for key, run in keys.items():
         layer.bind_key(key, lambda _, run=run: run(), overwrite=True)
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from napari.layers import Labels
 from numpy.typing import ArrayLike, NDArray
-from qtpy.QtWidgets import QComboBox, QVBoxLayout
+from qtpy.QtWidgets import QMessageBox, QVBoxLayout
 
+from napari_medsam.export import GridError, Resampling
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.parts import Panel, button, note
+from napari_medsam.widgets.reference import ReferenceChoice, volume_of
 from napari_medsam.widgets.runner import Priority
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
+
     from napari_medsam.widgets.layers import SessionLayers
     from napari_medsam.widgets.segmenter import Segmenter
 
-NONE = "(none)"
 CHOOSE = "Choose a reference label layer."
 HERE = "Dice with label {} of the reference, on this slice: {:.3f}"
 APART_HERE = "The object and the reference share no pixel on this slice."
@@ -90,8 +92,7 @@ class ComparePanel(Panel):
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
         self.segmenter = segmenter
-        self.choice = QComboBox()
-        self.choice.setToolTip("A label layer to compare with")
+        self.choice = ReferenceChoice(segmenter)
         self.choice.currentIndexChanged.connect(lambda index: self.refresh())
         self.text, self.whole = note(CHOOSE), note()
         layout = QVBoxLayout(self)
@@ -101,35 +102,20 @@ class ComparePanel(Panel):
         layout.addWidget(
             button("Edit this layer instead", "Go on with its labels; they are kept", self._adopt)
         )
-        self._followed: Labels | None = None
-        self._edits = 0
         self._counted: object = None
 
     def refresh(self) -> None:
         """List the label layers there are and, when shown, say how well they agree."""
-        layers = self.segmenter.layers
-        own = None if layers is None else layers.labels
-        found = [x.name for x in self.segmenter.viewer.layers if isinstance(x, Labels) and x != own]
-        listed = [self.choice.itemText(i) for i in range(self.choice.count())]
-        if listed != [NONE, *found]:
-            before = self.choice.currentText()
-            self.choice.blockSignals(True)
-            self.choice.clear()
-            self.choice.addItems([NONE, *found])
-            self.choice.setCurrentText(before if before in found else NONE)
-            self.choice.blockSignals(False)
+        self.choice.refresh()
         if self.isVisible():
             self._compare()
 
     def _compare(self) -> None:
-        layers, reference = self.segmenter.layers, self._reference()
-        self._follow(reference)
+        layers, reference = self.segmenter.layers, self.choice.layer
         where = None if layers is None else layers.where
         problem = CHOOSE if layers is None or where is None or reference is None else ""
-        if layers is not None and reference is not None:
-            shape, expected = _volume(reference).shape, layers.session.labels.shape
-            if shape != expected:
-                problem = f"'{reference.name}' has the shape {shape}, expected {expected}."
+        if layers is not None:
+            problem = problem or self.choice.problem(layers)
         self.whole.setVisible(not problem)
         if problem or layers is None or where is None or reference is None:
             self.text.setText(problem)
@@ -141,7 +127,7 @@ class ComparePanel(Panel):
     def _count(self, layers: SessionLayers, reference: Labels) -> None:
         """Count the whole volume in the worker, unless nothing has changed since."""
         labels, label = layers.session.labels, layers.label
-        counted = id(labels), label, layers.edits, id(reference), self._edits
+        counted = id(labels), label, layers.edits, id(reference), self.choice.edits
         if counted == self._counted:
             return
         self._counted = counted
@@ -159,35 +145,31 @@ class ComparePanel(Panel):
 
         self.segmenter.runner.submit(COMPARE, work, found.append, end, priority=Priority.IDLE, delay_s=REST_S)
 
-    def _follow(self, reference: Labels | None) -> None:
-        """Notice when somebody paints on the reference."""
-        if reference is self._followed:
-            return
-        for layer, is_followed in ((self._followed, False), (reference, True)):
-            for event in () if layer is None else (layer.events.labels_update, layer.events.data):
-                (event.connect if is_followed else event.disconnect)(self._on_reference)
-        self._followed = reference
-
-    def _on_reference(self, event: Any = None) -> None:
-        self._edits += 1
-        self.segmenter.changed.emit()
-
-    def _reference(self) -> Labels | None:
-        name = self.choice.currentText()
-        there = name in self.segmenter.viewer.layers and isinstance(
-            self.segmenter.viewer.layers[name], Labels
-        )
-        return self.segmenter.viewer.layers[name] if there else None
-
     def _adopt(self) -> None:
-        reference = self._reference()
-        if reference is not None:
+        reference = self.choice.layer
+        if reference is None:
+            return
+        try:
             self.segmenter.use_labels(reference)
+        except GridError as error:
+            how = self._ask_how(str(error))
+            if how is not None:
+                try:
+                    self.segmenter.use_labels(reference, how)
+                except GridError as problem:
+                    tell(problem)
+
+    def _ask_how(self, problem: str) -> Resampling | None:
+        """Ask how to resample labels that lie on another grid; None when the user does not want to."""
+        question = QMessageBox(QMessageBox.Icon.Question, "Another grid", problem, parent=self)
+        ways: dict[Any, Resampling] = {
+            question.addButton(f"Resample ({how})", QMessageBox.ButtonRole.AcceptRole): how
+            for how in get_args(Resampling)
+        }
+        question.setDefaultButton(question.addButton(QMessageBox.StandardButton.Cancel))
+        question.exec()
+        return ways.get(question.clickedButton())
 
 
 def _pair(layers: SessionLayers, reference: Labels, where: SliceIndex) -> tuple[NDArray, ArrayLike]:
-    return where.take(layers.session.labels), where.take(_volume(reference))
-
-
-def _volume(layer: Labels) -> Any:
-    return layer.data if layer.ndim == 3 else layer.data[None]
+    return where.take(layers.session.labels), where.take(volume_of(reference))

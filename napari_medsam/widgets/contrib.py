@@ -1,4 +1,4 @@
-"""What the napari manifest offers: readers, a label writer and sample data.
+"""What the napari manifest offers: readers, writers of labels and sample data.
 
 Thin adapters between napari's layer tuples and `napari_medsam.volume`. A layer is shown with the voxel
 spacing in mm as its ``scale`` and nothing more, so that slices stay on the voxel grid; where the volume lies
@@ -8,82 +8,28 @@ in the patient travels in ``layer.metadata["napari_medsam"]``, from which labels
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from napari_medsam import phantom
-from napari_medsam.volume import (
-    Geometry,
-    GeometryError,
-    Volume,
-    VolumeError,
-    list_series,
-    read_volume,
-    write_labels,
-)
+from napari_medsam.volume import GeometryError, Volume, VolumeError, list_series, read_volume
 from napari_medsam.widgets.actions import register_actions
+from napari_medsam.widgets.label_files import DICOM, ITKSNAP, read_layers, save_layers, stem
+from napari_medsam.widgets.metadata import METADATA_KEY, LayerData, layer_metadata
 from napari_medsam.windowing import default_window
 
-LayerData = tuple[NDArray, dict[str, Any], str]
-"""Voxels, constructor arguments and type of one layer, as napari's plugins exchange them."""
-
-METADATA_KEY = "napari_medsam"
-"""Where a layer's metadata keeps what this plugin knows of it."""
-
-
-def layer_metadata(volume: Volume) -> dict[str, Any]:
-    """What a layer has to remember of the volume it shows.
-
-    Parameters
-    ----------
-    volume : Volume
-        The volume that the layer shows.
-
-    Returns
-    -------
-    dict
-        For ``layer.metadata``; plain values under `METADATA_KEY`: ``shape`` (z, y, x), ``spacing`` in mm
-        (z, y, x), ``origin`` in mm (LPS, ITK order), ``direction`` (9 cosines, ITK row-major), ``modality``,
-        ``source``, ``notes``.
-    """
-    remembered = {**asdict(volume.geometry), "modality": volume.modality, "source": volume.source}
-    return {METADATA_KEY: {**remembered, "notes": list(volume.notes)}}
+Writer = Callable[[str, Sequence[LayerData]], list[str]]
+write_nifti: Writer = partial(save_layers, ".nii.gz")
+write_slicer: Writer = partial(save_layers, ".seg.nrrd")
+write_dicom: Writer = partial(save_layers, DICOM)
+write_itksnap: Writer = partial(save_layers, ITKSNAP)
+write_voxels: Writer = partial(save_layers, ".nrrd")
 
 
-def layer_geometry(metadata: dict[str, Any]) -> Geometry | None:
-    """Where the voxels of a layer lie in the patient.
-
-    Parameters
-    ----------
-    metadata : dict
-        ``layer.metadata`` of any layer.
-
-    Returns
-    -------
-    Geometry or None
-        None when the layer did not come from this plugin.
-
-    Raises
-    ------
-    GeometryError
-        When the metadata is there, but not complete or not valid.
-    """
-    if METADATA_KEY not in metadata:
-        return None
-    try:
-        return Geometry(**{field.name: metadata[METADATA_KEY][field.name] for field in fields(Geometry)})
-    except (KeyError, TypeError) as error:
-        raise GeometryError(
-            f"The layer's metadata[{METADATA_KEY!r}] needs shape, spacing, origin and direction, but lacks "
-            f"{error}; open the image again."
-        ) from error
-
-
-def image_layer(volume: Volume, name: str) -> LayerData:
+def image_layer(volume: Volume, name: str, series: str | None = None) -> LayerData:
     """Turn a volume into an image layer, shown with the window that suits its modality.
 
     Parameters
@@ -92,13 +38,15 @@ def image_layer(volume: Volume, name: str) -> LayerData:
         Gray (z, y, x) or RGB (z, y, x, 3).
     name : str
         Name of the layer.
+    series : str, optional
+        UID of the DICOM series, for a volume from a folder of several.
 
     Returns
     -------
     LayerData
         The voxels themselves, not a copy.
     """
-    attributes = {**_placement(volume), "name": name}
+    attributes = {**_placement(volume, series), "name": name}
     if volume.array.ndim == 4:
         attributes["rgb"] = True
     else:
@@ -166,36 +114,6 @@ def get_folder_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerDa
     return _read_folder if isinstance(path, str) and list_series(path) else None
 
 
-def write_labels_layer(path: str, data: ArrayLike, attributes: dict[str, Any]) -> list[str]:
-    """Write a labels layer as a label map that lies exactly on its image.
-
-    Parameters
-    ----------
-    path : str
-        File to write; its ending (``.nii.gz``, ``.nrrd``) tells the format.
-    data : array_like
-        Integer labels (z, y, x), 0 for background.
-    attributes : dict
-        The layer's attributes, as napari hands them to a writer.
-
-    Returns
-    -------
-    list of str
-        The file that was written.
-
-    Raises
-    ------
-    GeometryError
-        When neither the layer nor an image of the same shape in the viewer says where the labels lie; nothing
-        is written then.
-    """
-    labels = np.asarray(data)
-    geometry = layer_geometry(attributes.get("metadata", {}))
-    if geometry is None:
-        geometry = _geometry_of_matching_image(attributes.get("name", "labels"), labels.shape)
-    return [str(write_labels(labels, geometry, path))]
-
-
 def ct_torso_sample() -> list[LayerData]:
     """Sample data: a synthetic CT of a torso, and the labels of its organs."""
     return _phantom_layers(phantom.ct_torso(), "CT torso phantom")
@@ -206,17 +124,22 @@ def mr_brain_sample() -> list[LayerData]:
     return _phantom_layers(phantom.mr_brain(), "MR brain phantom")
 
 
-def _placement(volume: Volume) -> dict[str, Any]:
+def _placement(volume: Volume, series: str | None = None) -> dict[str, Any]:
     """Attributes of every layer that lies on the volume's grid."""
-    return {"scale": volume.geometry.spacing, "units": ("mm",) * 3, "metadata": layer_metadata(volume)}
+    metadata = layer_metadata(volume, series)
+    return {"scale": volume.geometry.spacing, "units": ("mm",) * 3, "metadata": metadata}
 
 
 def _read_file(path: str) -> list[LayerData]:
     # Whoever drops a file on napari cannot choose a time point: the note tells them which one they see.
     register_actions()
+    labels = read_layers(path)
+    if labels is not None:
+        _warn(labels[1])
+        return labels[0]
     volume = read_volume(path, time_point=0)
     _warn(volume.notes)
-    return [image_layer(volume, Path(path).name.removesuffix(".gz").rpartition(".")[0])]
+    return [image_layer(volume, stem(Path(path)))]
 
 
 def _read_folder(path: str) -> list[LayerData]:
@@ -232,7 +155,7 @@ def _read_folder(path: str) -> list[LayerData]:
             problems.append(str(error))
         else:
             notes.extend(volume.notes)
-            layers.append(image_layer(volume, series.description or Path(path).name))
+            layers.append(image_layer(volume, series.description or Path(path).name, series.uid))
     if not layers:
         raise VolumeError(" ".join(problems))
     _warn([*problems, *notes])
@@ -252,27 +175,3 @@ def _phantom_layers(sample: phantom.Phantom, name: str) -> list[LayerData]:
     labels, attributes, kind = labels_layer(sample.labels, sample.volume, f"{name} labels")
     organs = {"index": list(sample.names), "name": list(sample.names.values())}
     return [image_layer(sample.volume, name), (labels, {**attributes, "features": organs}, kind)]
-
-
-def _geometry_of_matching_image(name: str, shape: tuple[int, ...]) -> Geometry:
-    """Where labels lie that were drawn on an image, and were not made by this plugin.
-
-    napari's own "new labels" button copies the scale of the images, but not their metadata.
-    """
-    import napari
-
-    viewer = napari.current_viewer()
-    layers = [] if viewer is None else viewer.layers
-    known = [found for layer in layers if (found := layer_geometry(layer.metadata)) is not None]
-    fitting = [geometry for geometry in known if geometry.shape == shape]
-    if not fitting:
-        raise GeometryError(
-            f"Labels layer {name!r} of shape {shape} lies on no image that this plugin opened, so its place "
-            "in the patient is unknown; open the image it was drawn on with napari-medsam and save again."
-        )
-    if difference := next(filter(None, map(fitting[0].difference, fitting[1:])), ""):
-        raise GeometryError(
-            f"Labels layer {name!r} fits several images that lie in different places ({difference}); "
-            "close those it was not drawn on and save again."
-        )
-    return fitting[0]

@@ -12,7 +12,17 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
-from napari_medsam.widgets.saving import default_path, prompts_path
+from napari_medsam.export import is_nnunet
+from napari_medsam.widgets.label_files import voxels_path
+from napari_medsam.widgets.saving import (
+    KINDS,
+    NIFTI,
+    SUFFIX,
+    default_path,
+    kinds_for,
+    path_of_kind,
+    prompts_path,
+)
 from napari_medsam.widgets.segmenter import Segmenter
 from napari_medsam.widgets.worker import Worker
 
@@ -20,8 +30,6 @@ if TYPE_CHECKING:
     import napari
 
     from napari_medsam.widgets.layers import SessionLayers
-
-KINDS = "Label maps (*.nii.gz *.nii *.nrrd *.mha)"
 
 
 class Keeper(QObject):
@@ -84,16 +92,37 @@ class Keeper(QObject):
         own = [path for path, saved in self._saved_to.items() if saved is layers]
         target = own[-1] if own else default_path(layers.session)
         if target is None or elsewhere or (not own and self._is_taken(target)):
-            suggestion = str(target or f"{layers.image.name}_seg.nii.gz")
-            title = f"Save the label map of {layers.image.name}"
-            chosen, _ = QFileDialog.getSaveFileName(self._window(), title, suggestion, KINDS)
-            if not chosen:
+            target = self._ask(layers, target)
+            if target is None:
                 return False
-            target = Path(chosen)
-        # The place that was chosen last is where Save goes from now on.
-        self._saved_to.pop(target, None)
-        self._saved_to[target] = layers
+        if not is_nnunet(target):
+            # The place that was chosen last is where Save goes from now on; a training set is no such place.
+            self._saved_to.pop(target, None)
+            self._saved_to[target] = layers
         return self.segmenter.save(target, layers)
+
+    def _ask(self, layers: SessionLayers, target: Path | None) -> Path | None:
+        """Ask where to save, and as what; None when the user does not want to."""
+        suggestion = target or Path(f"{layers.image.name}{SUFFIX}")
+        kinds = kinds_for(layers.session)
+        fitting = (kind for ending, kind in kinds.items() if suggestion.name.lower().endswith(ending))
+        usual = next(fitting, KINDS[NIFTI])
+        title = f"Save the labels of {layers.image.name}"
+        chosen, kind = QFileDialog.getSaveFileName(
+            self._window(), title, str(suggestion), ";;".join(kinds.values()), usual
+        )
+        if not chosen:
+            return None
+        asked = Path(chosen)
+        ending = next((each for each, name in kinds.items() if name == kind), NIFTI)
+        path = path_of_kind(asked, ending, is_chosen=kind not in (usual, ""))
+        unasked = [each for each in (path, voxels_path(path)) if each != asked and each.exists()]
+        if unasked and self._saved_to.get(path) is not layers:
+            buttons = QMessageBox.StandardButton
+            text = f"'{unasked[0]}' is there already. Replace it?"
+            if QMessageBox.question(self._window(), title, text, buttons.Yes | buttons.No) != buttons.Yes:
+                return None
+        return path
 
     def _is_taken(self, path: Path) -> bool:
         """Whether another image's labels are there, or are being written there just now."""

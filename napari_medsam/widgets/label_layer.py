@@ -11,9 +11,18 @@ from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
+from napari_medsam.prompts import ObjectPrompts, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets.census import Census
+from napari_medsam.widgets.label_files import (
+    colours_of,
+    completed,
+    keep_terms,
+    label_map_of,
+    named_features,
+    names_of,
+    terms_of,
+)
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.planes import crossings
 
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_medsam.propagation import SliceMask
+    from napari_medsam.segments import Color
 
 UNDONE = "Undo changed slice {}, which is not on screen."
 LOCKED = "Slice {} is accepted, so it stays as it is: press A to unlock it."
@@ -89,19 +99,20 @@ class LabelLayer:
         PromptError
             When its shape is another than the image's, or it holds values that cannot be kept.
         """
-        found = _as_label_map(layer, self.session.volume.geometry.shape)
+        found = label_map_of(layer, self.session.volume.geometry.shape)
+        census = Census(len(found), found)
+        names, terms = names_of(layer.features), terms_of(layer.metadata)
+        objects = [ObjectPrompts(n, names.get(n, ""), term=terms.get(n)) for n in census.labels]
         self.leave()
         if not (isinstance(layer.data, np.ndarray) and np.shares_memory(found, layer.data)):
             layer.data = found if layer.ndim == 3 else found[0]
         self.session.labels = found
         self.session.objects.clear()
+        self.session.objects.update((each.label, each) for each in objects)
         self.session.key_slices.clear()
         self.session.ledger.reports.clear()
         self.hidden.clear()
-        self.census = Census(len(found), found)
-        names = _names(layer)
-        for known in self.census.labels:
-            self.session.add_prompts(known, SliceIndex(0, 0), SlicePrompts(), names.get(known, ""))
+        self.census = census
         self._take(layer, label)
         self.forget_undo()
 
@@ -120,11 +131,24 @@ class LabelLayer:
         with self._ours:
             if self.layer is not None:
                 self.layer.selected_label = label
-        self._colour()
+        self.describe()
 
     def colour(self, label: int) -> tuple[float, ...]:
         """RGBA of an object, hidden or not, from 0 to 1."""
         return tuple(self._palette.map(label))
+
+    def colours(self) -> dict[int, Color]:
+        """Red, green, blue of all objects, from 0 to 255."""
+        return colours_of(self._palette, list(self.session.objects))
+
+    def describe(self) -> None:
+        """Let the layer know the objects' names and codes: napari's own Save writes them."""
+        self._colour()
+        if self.layer is not None:
+            objects = self.session.objects.values()
+            names = {each.label: each.name for each in objects}
+            self.layer.features = named_features(self.layer.features, names)
+            keep_terms(self.layer.metadata, {each.label: each.term for each in objects})
 
     def show(self, label: int, is_shown: bool) -> None:
         """Show or hide an object; its voxels stay."""
@@ -138,6 +162,7 @@ class LabelLayer:
         self.session.remove_object(label, self.census.slices(label), into)
         self.census.moved(label, into)
         self.hidden.discard(label)
+        self.describe()
         self.forget_undo()
         self.refresh()
         self._look()
@@ -259,16 +284,19 @@ class LabelLayer:
         for event, follow in self._followed(layer):
             event.connect(follow)
         layer.mouse_drag_callbacks.insert(0, self._stroke)
-        self._colour()
+        self.describe()
         self._look()
 
     def _colour(self) -> None:
-        if self.layer is None or not (self.hidden or self._is_recoloured):
+        self._palette, is_new = completed(self._palette, self.session.objects)
+        if self.layer is None or not (self.hidden or self._is_recoloured or is_new):
             return
         wanted: Any = self._palette
         if self.hidden:
             colours: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0)}
-            colours |= {each: self.colour(each) for each in self.session.objects.keys() - self.hidden}
+            colours |= {each: self.colour(each) for each in self.session.objects}
+            # They keep their colours, for those who save the layer.
+            colours |= {each: (*self.colour(each)[:3], 0.0) for each in self.hidden}
             wanted = DirectLabelColormap(color_dict=colours)
         self._is_recoloured = bool(self.hidden)
         with self._ours:
@@ -359,36 +387,8 @@ class LabelLayer:
         for label, slices in touched.items():
             if label not in self.session.objects:
                 self.session.add_prompts(label, slices[0], SlicePrompts())
-                self._colour()
+                self.describe()
             for where in slices if by_hand else ():
                 if self.session.key_slices.get(label, {}).get(where) != ACCEPTED:
                     self.session.mark(label, where, CORRECTED)
         self.edited.emit(set(touched))
-
-
-def _as_label_map(layer: Labels, shape: tuple[int, ...]) -> NDArray[np.uint16]:
-    """Return a layer's labels as uint16 (z, y, x), the layer's own array where it can be."""
-    array = np.asarray(layer.data)
-    found = array if array.ndim == 3 else array[None]
-    if found.shape != shape:
-        raise PromptError(
-            f"'{layer.name}' has the shape {found.shape}, expected that of the image, {shape}: choose a "
-            "label layer that was drawn on this image."
-        )
-    if found.dtype == np.uint16:
-        # What a reader gave may be locked against writing.
-        return found if found.flags.writeable else found.copy()
-    if found.min() < 0 or found.max() > np.iinfo(np.uint16).max:
-        raise PromptError(
-            f"'{layer.name}' holds values from {found.min()} to {found.max()}, expected 0 to 65535: "
-            "renumber its labels first."
-        )
-    return found.astype(np.uint16)
-
-
-def _names(layer: Labels) -> dict[int, str]:
-    """Names of labels, where a layer's features have them as our readers write them."""
-    table = layer.features
-    if "index" not in table or "name" not in table:
-        return {}
-    return {int(index): str(name) for index, name in zip(table["index"], table["name"], strict=True)}

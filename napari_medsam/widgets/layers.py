@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Labels
 from psygnal import Signal
 
+from napari_medsam.export import placed_on
 from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
-from napari_medsam.widgets.contrib import layer_metadata
+from napari_medsam.widgets.label_files import layers_of, segmentation_of
 from napari_medsam.widgets.label_layer import LOCKED, LabelLayer
+from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry, layer_metadata
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.prompt_shapes import (
     PromptView,
@@ -27,9 +30,11 @@ from napari_medsam.widgets.prompt_shapes import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Layer, Points, Shapes
+    from napari.layers import Image, Layer, Points, Shapes
 
+    from napari_medsam.export import Resampling
     from napari_medsam.propagation import SliceMask
+    from napari_medsam.terminology import Term
     from napari_medsam.widgets.census import Census
 
 BESIDE = "The box lies beside '{}': drag it over the object."
@@ -95,6 +100,11 @@ class SessionLayers:
         return self.masks.layer
 
     @property
+    def series(self) -> str | None:
+        """UID of the DICOM series that the image is; None where it came alone."""
+        return self.image.metadata.get(METADATA_KEY, {}).get("series")
+
+    @property
     def census(self) -> Census:
         """Voxels of every label on every slice."""
         return self.masks.census
@@ -107,10 +117,13 @@ class SessionLayers:
 
     @property
     def tool(self) -> str:
-        """What the mouse does on the canvas: "box", "points", "edit", "paint", "erase", "fill" or ""."""
+        """What the mouse does on the canvas: one of `widgets.segment.TOOLS`, or "" for anything else."""
         active = self.viewer.layers.selection.active
         for layer, modes in (
-            (self.boxes, {"add_rectangle": "box", "select": "edit", "direct": "edit"}),
+            (
+                self.boxes,
+                {"add_rectangle": "box", "add_line": "line", "select": "edit", "direct": "edit"},
+            ),
             (self.points, {"add": "points", "select": "edit"}),
             (self.labels, {mode: mode for mode in ("paint", "erase", "fill")}),
         ):
@@ -125,8 +138,8 @@ class SessionLayers:
     def box_layer(self) -> Shapes:
         """Return the layer to draw boxes in, made if there is none."""
         if self.boxes is None:
-            self.boxes = new_boxes(self.image, self._placement("boxes"))
-            self._add(self.boxes)
+            self.boxes = new_boxes(self.image, self.placement("boxes"))
+            self.add(self.boxes)
             self.boxes.events.data.connect(self._on_prompts)
             self.boxes.events.mode.connect(self._on_mode)
             self._show_prompts()
@@ -135,8 +148,8 @@ class SessionLayers:
     def point_layer(self) -> Points:
         """Return the layer to place points in, made if there is none."""
         if self.points is None:
-            self.points = new_points(self.image, self._placement("points"))
-            self._add(self.points)
+            self.points = new_points(self.image, self.placement("points"))
+            self.add(self.points)
             self.points.mouse_drag_callbacks.insert(0, self._on_press)
             self.points.events.data.connect(self._on_prompts)
             self.points.events.mode.connect(self._on_mode)
@@ -153,14 +166,32 @@ class SessionLayers:
     def label_layer(self) -> Labels:
         """Return the layer with the labels, made if there is none."""
         if self.labels is None:
-            layer = self.masks.make(self.label, **self._placement("segmentation"))
-            self._add(layer, above=self.image)
+            layer = self.masks.make(self.label, **self.placement("segmentation"))
+            self.add(layer, above=self.image)
         assert self.labels is not None
         return self.labels
 
-    def use_labels(self, layer: Labels) -> None:
-        """Go on with a label layer of the user's own; see `LabelLayer.adopt`."""
-        self.masks.adopt(layer, self.label)
+    def use_labels(self, layer: Labels, resample: Resampling | None = None) -> None:
+        """Go on with a label layer of the user's own; see `LabelLayer.adopt`.
+
+        One on another grid stays as it is, and a layer of its voxels on the image's grid is made.
+
+        Raises
+        ------
+        GridError
+            When its voxels are not voxels of the image, and no way to resample it was chosen.
+        PromptError, GeometryError, SegmentationError
+            When it cannot be gone on with for other reasons.
+        """
+        own, theirs = layer_geometry(self.image.metadata), layer_geometry(layer.metadata)
+        if own is None or theirs is None or not own.difference(theirs):
+            self.masks.adopt(layer, self.label)
+        else:
+            placed = placed_on(segmentation_of([layer.as_layer_data_tuple()]), own, resample=resample)
+            ((data, attributes, _),) = layers_of(placed, "")
+            made = Labels(data, **{**attributes, **self.placement("segmentation")}, opacity=0.5)
+            self.masks.adopt(made, self.label)
+            self.add(made, above=self.image)
         self.select(next(iter(self.session.objects), None) or self.session.add_object())
         self.edited.emit(set(self.session.objects))
 
@@ -194,13 +225,14 @@ class SessionLayers:
         """What to call an object, whether somebody named it or not."""
         return self.session.objects[label].name or f"Object {label}"
 
-    def rename(self, label: int, name: str) -> None:
-        """Give an object a name; one that cannot be is said."""
+    def rename(self, label: int, name: str, term: Term | None = None) -> None:
+        """Give an object a name, and what it is in codes; a name that cannot be is said."""
         try:
-            self.session.rename(label, name)
+            self.session.rename(label, name, term)
         except PromptError as error:
             self.said.emit(str(error))
         else:
+            self.masks.describe()
             self.unsaved = True
 
     def mark(self, where: SliceIndex, kind: str | None) -> None:
@@ -244,7 +276,7 @@ class SessionLayers:
             self.points.mouse_drag_callbacks.remove(self._on_press)
         self.masks.leave()
 
-    def _placement(self, what: str) -> dict[str, Any]:
+    def placement(self, what: str) -> dict[str, Any]:
         """Attributes of a layer that lies on the image."""
         image = self.image
         return {
@@ -255,10 +287,10 @@ class SessionLayers:
             "shear": image.shear,
             "affine": image.affine,
             "units": image.units,
-            "metadata": layer_metadata(self.session.volume),
+            "metadata": layer_metadata(self.session.volume, self.series),
         }
 
-    def _add(self, layer: Layer, above: Layer | None = None) -> None:
+    def add(self, layer: Layer, above: Layer | None = None) -> None:
         """Add a layer without taking the user away from the one they work in."""
         active = self.viewer.layers.selection.active
         self.viewer.add_layer(layer)
@@ -269,7 +301,8 @@ class SessionLayers:
 
     def _view(self) -> PromptView:
         where = self.where
-        return PromptView(self.boxes, self.points, where.axis if where else 0)
+        spacing = self.session.volume.geometry.spacing
+        return PromptView(self.boxes, self.points, where.axis if where else 0, spacing)
 
     def _show_prompts(self) -> None:
         with self._ours:

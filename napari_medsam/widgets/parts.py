@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
-from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 ICON_PX = 16
 
@@ -31,6 +41,31 @@ def note(text: str = "") -> QLabel:
     made.setWordWrap(True)
     made.setMinimumWidth(10)
     return made
+
+
+class VisitedLine(QLineEdit):
+    """A line to type in that gives the keyboard back to where it was: the keys belong to the canvas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: QWidget | None = None
+        application = QApplication.instance()
+        assert isinstance(application, QApplication)
+        application.focusChanged.connect(self._on_focus)
+
+    def leave(self) -> None:
+        """Give the keyboard back."""
+        if not self.hasFocus():
+            return
+        self.clearFocus()
+        # What had it may be gone by now.
+        with suppress(RuntimeError):
+            if self._before is not None:
+                self._before.setFocus()
+
+    def _on_focus(self, old: QWidget | None, now: QWidget | None) -> None:
+        if now is self and old is not None:
+            self._before = old
 
 
 class Panel(QWidget):
@@ -82,7 +117,7 @@ class Fold(QWidget):
 
 
 def drawn_icon(kind: str, colour: QColor) -> QIcon:
-    """Draw an icon in a theme's text colour: "box", "points", "edit", "paint", "erase" or "fill"."""
+    """Draw an icon in a theme's text colour: "box", "line", "points", "edit", "paint", "erase" or "fill"."""
     pixmap = QPixmap(2 * ICON_PX, 2 * ICON_PX)
     pixmap.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
@@ -90,6 +125,10 @@ def drawn_icon(kind: str, colour: QColor) -> QIcon:
     painter.setPen(QPen(colour, 3))
     if kind == "box":
         painter.drawRect(4, 7, 24, 18)
+    elif kind == "line":
+        painter.drawLine(5, 25, 27, 7)
+        for x, y in ((5, 25), (27, 7)):
+            painter.drawLine(x - 3, y - 4, x + 3, y + 4)
     elif kind == "points":
         painter.setBrush(colour)
         painter.drawEllipse(4, 10, 9, 9)

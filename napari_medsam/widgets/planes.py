@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_medsam.prompts import Box, Point, SliceIndex
+from napari_medsam.prompts import Box, Point, SliceIndex, box_from_recist
 from napari_medsam.volume import Geometry, GeometryError, Volume, VolumeError
-from napari_medsam.widgets.contrib import METADATA_KEY, layer_geometry
+from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry
 from napari_medsam.windowing import Window, WindowError, default_window
 
 if TYPE_CHECKING:
@@ -187,19 +187,52 @@ def box_on_slice(corners: ArrayLike, axis: int) -> tuple[SliceIndex, Box] | None
     tuple of SliceIndex and Box, or None
         None for a shape that lies in no slice, and for a mere click.
     """
-    found = _three(corners)
-    low, high = found.min(0), found.max(0)
-    flat = [a for a in range(3) if high[a] - low[a] < 1e-3]
+    found = _on_slice(corners, axis)
+    if found is None:
+        return None
+    where, flat = found
+    return where, (*flat.min(0).tolist(), *flat.max(0).tolist())
+
+
+def line_on_slice(
+    ends: ArrayLike, axis: int, spacing: tuple[float, float, float]
+) -> tuple[SliceIndex, Box] | None:
+    """Read a line as a RECIST diameter, and return the box of the object that it measures.
+
+    Parameters
+    ----------
+    ends : (2, 2) or (2, 3)
+        In data coordinates.
+    axis
+        As for `box_on_slice`.
+    spacing
+        mm (z, y, x).
+
+    Returns
+    -------
+    tuple of SliceIndex and Box, or None
+        As from `box_on_slice`.
+    """
+    found = _on_slice(ends, axis)
+    if found is None:
+        return None
+    where, ((y0, x0), (y1, x1)) = found
+    y_mm, x_mm = (size for a, size in enumerate(spacing) if a != where.axis)
+    return where, box_from_recist(y0, x0, y1, x1, spacing=(y_mm, x_mm))
+
+
+def _on_slice(places: ArrayLike, axis: int) -> tuple[SliceIndex, NDArray[np.float64]] | None:
+    """Vertices of a shape as (y, x) on the slice that it lies in; None for none, and for a mere click."""
+    found = _three(places)
+    extent = found.max(0) - found.min(0)
+    flat = [a for a in range(3) if extent[a] < 1e-3]
     if not flat:
         return None
     axis = axis if axis in flat else flat[0]
-    y, x = (a for a in range(3) if a != axis)
-    if high[y] - low[y] < LEAST_BOX_PX and high[x] - low[x] < LEAST_BOX_PX:
+    index = round(float(found[0, axis]))
+    if index < 0 or np.delete(extent, axis).max() < LEAST_BOX_PX:
         return None
-    index = round(float(low[axis]))
-    if index < 0:
-        return None
-    return SliceIndex(axis, index), (float(low[y]), float(low[x]), float(high[y]), float(high[x]))
+    return SliceIndex(axis, index), np.delete(found, axis, axis=1)
 
 
 def is_outside(box: Box, shape: Sequence[int]) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from napari.layers import Points, Shapes
 
 from napari_medsam.prompts import BACKGROUND, FOREGROUND, Box, Point, SliceIndex, SlicePrompts
-from napari_medsam.widgets.planes import box_corners, box_on_slice, point_on_slice, point_place
+from napari_medsam.widgets.planes import box_corners, box_on_slice, line_on_slice, point_on_slice, point_place
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -28,11 +28,12 @@ RIGHT_BUTTON = 2
 
 @dataclass(frozen=True)
 class PromptView:
-    """The two layers, as far as they exist, and the axis across the screen."""
+    """The two layers, as far as they exist, the axis across the screen, and mm a voxel (z, y, x)."""
 
     boxes: Shapes | None
     points: Points | None
     axis: int
+    spacing: tuple[float, float, float]
 
 
 def new_boxes(image: Image, placement: Mapping[str, Any]) -> Shapes:
@@ -41,7 +42,7 @@ def new_boxes(image: Image, placement: Mapping[str, Any]) -> Shapes:
         ndim=image.ndim,
         edge_color=BOX_COLOUR,
         face_color="transparent",
-        edge_width=_line_width(image),
+        edge_width=line_width(image),
         opacity=0.9,
         **placement,
     )
@@ -53,7 +54,7 @@ def new_points(image: Image, placement: Mapping[str, Any]) -> Points:
         ndim=image.ndim,
         features={KIND: np.zeros(0, int), AXIS: np.zeros(0, int)},
         feature_defaults={KIND: FOREGROUND, AXIS: 0},
-        size=6 * _line_width(image),
+        size=6 * line_width(image),
         canvas_size_limits=(10, 24),
         border_color="black",
         **placement,
@@ -74,13 +75,17 @@ def read_prompts(view: PromptView) -> tuple[dict[SliceIndex, SlicePrompts], bool
     dict of SliceIndex to SlicePrompts
         On each slice the box that was drawn last, and all points.
     bool
-        Whether the layers show exactly that; else they hold replaced boxes or mere clicks, too.
+        Whether the layers show exactly that; else they hold lines, replaced boxes or mere clicks, too.
     """
     found: dict[SliceIndex, SlicePrompts] = {}
     tidy = True
-    for corners in view.boxes.data if view.boxes is not None else ():
-        read = box_on_slice(corners, view.axis)
-        if read is None or read[0] in found:
+    shapes = () if view.boxes is None else zip(view.boxes.data, view.boxes.shape_type, strict=True)
+    for corners, kind in shapes:
+        is_line = kind == "line"
+        read = (
+            line_on_slice(corners, view.axis, view.spacing) if is_line else box_on_slice(corners, view.axis)
+        )
+        if read is None or is_line or read[0] in found:
             tidy = False
         if read is not None:
             found[read[0]] = SlicePrompts(read[1])
@@ -136,7 +141,7 @@ def _paint_points(layer: Points) -> None:
         layer.symbol = [POINT_SYMBOLS[kind] for kind in kinds]
 
 
-def _line_width(image: Image) -> float:
+def line_width(image: Image) -> float:
     """Two pixels of a screen, about, when the image fills it."""
     shape = image.data.shape[: image.ndim]
     return max(1.0, max(shape) / 300)

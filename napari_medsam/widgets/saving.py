@@ -1,46 +1,95 @@
-"""Where a session's work goes: a label map beside the image, and its names and prompts beside that."""
+"""Where a session's work goes: labels with names and colours in the format of choice, prompts beside them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_medsam.export import NnunetCase, is_nnunet, segmentation_of_objects, write_nnunet
 from napari_medsam.prompts import prompts_to_json
-from napari_medsam.volume import VolumeError, write_labels
+from napari_medsam.volume import VolumeError
+from napari_medsam.widgets.label_files import DICOM, DICOM_ENDINGS, ENDINGS, ITKSNAP, stem, write
 
 if TYPE_CHECKING:
+    from napari_medsam.segments import Color
     from napari_medsam.session import Session
 
 SUFFIX = "_seg.nii.gz"
 PROMPTS_SUFFIX = ".prompts.json"
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+NIFTI, NNUNET = ".nii.gz", "Dataset"
+KINDS = {
+    NIFTI: "NIfTI with names and colours (*.nii.gz *.nii)",
+    ".seg.nrrd": "3D Slicer segmentation (*.seg.nrrd)",
+    DICOM: "DICOM segmentation (*.dcm)",
+    ITKSNAP: "ITK-SNAP: names and colours, and a label map beside them (*.txt)",
+    ".nrrd": "NRRD, voxels only (*.nrrd)",
+    ".mha": "MetaImage, voxels only (*.mha)",
+    NNUNET: "nnU-Net training set of this case, a new folder (Dataset*)",
+}
+"""What the question where to save offers: how the name ends, and what to call it."""
 
 
 def default_path(session: Session) -> Path | None:
     """Return where the label map goes unless somebody says otherwise; None for an image from no file."""
     source = session.volume.source
-    if not source:
-        return None
-    path = Path(source)
-    stem = next((path.name[: -len(e)] for e in _ENDINGS if path.name.lower().endswith(e)), path.stem)
-    return path.parent / f"{stem}{SUFFIX}"
+    return Path(source).parent / f"{stem(Path(source))}{SUFFIX}" if source else None
 
 
 def prompts_path(path: Path) -> Path:
     """Return where names and prompts go that belong to a label map."""
-    stem = next((path.name[: -len(e)] for e in _ENDINGS if path.name.lower().endswith(e)), path.stem)
-    return path.parent / f"{stem}{PROMPTS_SUFFIX}"
+    return path.parent / f"{stem(path)}{PROMPTS_SUFFIX}"
 
 
-def save_session(session: Session, path: Path) -> Path:
-    """Write the label map, and names and prompts as ``napari-medsam segment --prompts`` takes them.
+def kinds_for(session: Session) -> dict[str, str]:
+    """Return those of `KINDS` that this session's image allows for."""
+    source = Path(session.volume.source)
+    is_dicom = bool(session.volume.source) and (source.is_dir() or source.suffix.lower() in DICOM_ENDINGS)
+    return {ending: kind for ending, kind in KINDS.items() if is_dicom or ending != DICOM}
+
+
+def path_of_kind(path: Path, ending: str, *, is_chosen: bool) -> Path:
+    """Return a path whose name says its kind.
+
+    Parameters
+    ----------
+    path
+        What was typed, with or without an ending.
+    ending
+        One of `KINDS`.
+    is_chosen
+        Whether somebody chose this kind: then another ending that was typed makes room for it.
+    """
+    is_said = path.name.lower().endswith(ENDINGS) or is_nnunet(path)
+    if is_said and not is_chosen:
+        return path
+    if ending == NNUNET:
+        return path if is_nnunet(path) else path.parent / f"{NNUNET}001_{_plain(stem(path))}"
+    if path.name.lower().endswith(ending) and (ending != ".nrrd" or not path.name.endswith(".seg.nrrd")):
+        return path
+    return path.parent / f"{stem(path) if is_said else path.name}{ending}"
+
+
+def save_session(
+    session: Session,
+    path: Path,
+    colours: Mapping[int, Color] | None = None,
+    series: str | None = None,
+) -> Path:
+    """Write labels, names and colours, and the prompts as ``napari-medsam segment --prompts`` takes them.
 
     Parameters
     ----------
     session
         May go on being changed: what is written is how it was when this began.
     path
-        Of the label map; its ending tells the format.
+        Its ending tells the format, as for `napari_medsam.export.write_segmentation`; a folder called
+        Dataset123_Name becomes a training set for nnU-Net.
+    colours
+        Of labels, as they are on screen.
+    series
+        UID of the DICOM series that the image is, where its folder holds several.
 
     Returns
     -------
@@ -49,20 +98,29 @@ def save_session(session: Session, path: Path) -> Path:
 
     Raises
     ------
-    VolumeError
+    VolumeError, SegmentationError
         When a file cannot be written; an older one is left as it was then.
     """
-    geometry = session.volume.geometry
+    volume = session.volume
     # Written and read back, the file has to equal something that nobody paints on meanwhile.
     labels, objects = session.labels.copy(), list(session.objects.values())
-    write_labels(labels, geometry, path)
+    named = segmentation_of_objects(labels, volume.geometry, objects, colours)
+    if is_nnunet(path):
+        write_nnunet([NnunetCase(_plain(stem(Path(volume.source))), volume, named)], path)
+    else:
+        write(named, path, volume.source, series)
     beside = prompts_path(path)
     temporary = beside.with_name(f".{beside.name}.part")
     try:
-        temporary.write_text(prompts_to_json(objects, geometry), encoding="utf-8")
+        temporary.write_text(prompts_to_json(objects, volume.geometry), encoding="utf-8")
         temporary.replace(beside)
     except OSError as error:
         raise VolumeError(f"'{beside}' cannot be written: {error.strerror}; check disk and rights.") from None
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _plain(name: str) -> str:
+    """A name as nnU-Net takes it."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "case"

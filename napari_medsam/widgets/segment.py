@@ -20,8 +20,10 @@ from qtpy.QtWidgets import (
 
 from napari_medsam.session import ACCEPTED
 from napari_medsam.widgets.actions import register_actions
+from napari_medsam.widgets.anatomy_panel import AnatomyPanel
 from napari_medsam.widgets.compare_panel import ComparePanel
 from napari_medsam.widgets.keeper import Keeper
+from napari_medsam.widgets.measure_panel import MeasurePanel
 from napari_medsam.widgets.messages import NO_IMAGE
 from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
@@ -38,12 +40,14 @@ LEAST_WIDTH_PX = 270
 REFRESH_MS = 30
 TOOLS = {
     "box": ("Box", "Drag a box around one object (B; Shift+B on a layer that is not the plugin's)"),
+    "line": ("Line", "Drag along an object's longest diameter, as RECIST measures it: the box follows (L)"),
     "points": ("Points", "Left click in the object, right click or Ctrl+click outside of it (N)"),
     "edit": ("Edit", "Move or resize prompts; Delete takes the selected one away"),
     "paint": ("Brush", "Paint the object; the slice then is a key slice"),
     "erase": ("Eraser", "Erase; the slice then is a key slice"),
     "fill": ("Fill", "Fill an area; the slice then is a key slice"),
 }
+PROMPT_TOOLS = 4
 RUNNING = {MODEL: "Loading the model...", SAVE: "Saving...", CORRECT: "Correcting..."}
 
 
@@ -73,6 +77,8 @@ class SegmentWidget(QWidget):
             "Propagate": PropagationPanel(self.segmenter),
             "Review": ReviewPanel(self.segmenter),
             "Correct": CorrectionPanel(self.segmenter),
+            "Anatomy": AnatomyPanel(self.segmenter),
+            "Measure": MeasurePanel(self.segmenter),
             "Window": WindowPanel(self.segmenter),
             "Model": ModelPanel(self.segmenter),
             "Compare and adopt": ComparePanel(self.segmenter),
@@ -137,16 +143,22 @@ class SegmentWidget(QWidget):
         self.candidates.hide()
         column.addWidget(self.objects)
         column.addWidget(self.status)
-        for title, panel in self.panels.items():
-            column.addWidget(Fold(title, panel, is_open=title in OPEN))
-        column.addStretch()
         scroll = QScrollArea()
+        for title, panel in self.panels.items():
+            fold = Fold(title, panel, is_open=title in OPEN)
+            # What was opened is to be seen, once it has its size.
+            fold.heading.clicked.connect(
+                partial(QTimer.singleShot, 0, partial(scroll.ensureWidgetVisible, fold))
+            )
+            column.addWidget(fold)
+        column.addStretch()
         scroll.setWidget(inner)
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.save_button = button("Save  (Ctrl+Shift+S)", "Write the label map beside the image", self._save)
-        elsewhere = button("As...", "Write the label map to a place of your choice", self._save_as)
+        self.save_button = button("Save  (Ctrl+Shift+S)", "Write the labels beside the image", self._save)
+        tip = "Choose place and format: NIfTI, 3D Slicer, DICOM SEG, ITK-SNAP, nnU-Net"
+        self.save_as_button = button("As...", tip, self._save_as)
         self.accept = button("Accept slice  (A)", "Lock the object on this slice, or unlock it", self._accept)
         undo = button("Undo", "Take back the last change of the mask on this slice (Ctrl+Z)", self._undo)
         below = QGridLayout()
@@ -155,7 +167,7 @@ class SegmentWidget(QWidget):
             (self.accept, (0, 0, 1, 2)),
             (undo, (0, 2, 1, 2)),
             (self.save_button, (1, 0, 1, 3)),
-            (elsewhere, (1, 3)),
+            (self.save_as_button, (1, 3)),
         ):
             below.addWidget(each, *place)
         layout = QVBoxLayout(self)
@@ -166,6 +178,7 @@ class SegmentWidget(QWidget):
     def _tool_row(self) -> QGridLayout:
         runs = {
             "box": self.segmenter.draw_box,
+            "line": self.segmenter.draw_line,
             "points": self.segmenter.place_points,
             "edit": self.segmenter.edit_prompts,
         }
@@ -179,7 +192,9 @@ class SegmentWidget(QWidget):
             # Whether it is down follows from what the mouse does on the canvas, not from the click.
             tool.clicked.connect(self._show_tool)
             self.tools[kind] = tool
-            row.addWidget(tool, n // 3, n % 3)
+            # Four prompts above three that paint, both as wide as the dock.
+            place = (0, 3 * n, 1, 3) if n < PROMPT_TOOLS else (1, 4 * (n - PROMPT_TOOLS), 1, 4)
+            row.addWidget(tool, *place)
         self._paint_icons()
         return row
 
@@ -200,7 +215,10 @@ class SegmentWidget(QWidget):
         name = escape(layers.name(layers.label))
         where = f" on <b>{escape(layers.image.name)}</b>"
         if not layers.census.voxels(layers.label):
-            return f"<b>{name}</b>{where}: press <b>B</b> and drag a box around it."
+            return (
+                f"<b>{name}</b>{where}: press <b>B</b> and drag a box around it, or <b>L</b> and drag along "
+                "its longest diameter."
+            )
         return (
             f"<b>{name}</b>{where}: correct it with points (<b>N</b>) or the brush, carry it through the "
             "volume with Propagate, or press <b>M</b> for the next object."

@@ -16,6 +16,7 @@ from psygnal import Signal
 
 from napari_medsam.correction import correct, interpolate
 from napari_medsam.prompts import PromptError
+from napari_medsam.segments import SegmentationError
 from napari_medsam.session import ACCEPTED, Session
 from napari_medsam.volume import GeometryError, VolumeError
 from napari_medsam.widgets import planes
@@ -31,7 +32,9 @@ from napari_medsam.widgets.shared_model import SharedModel, load_predictor
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Layer
 
+    from napari_medsam.export import Resampling
     from napari_medsam.propagation import SliceMask
     from napari_medsam.windowing import Window
 
@@ -119,46 +122,29 @@ class Segmenter:
 
     def draw_box(self) -> None:
         """Get ready for dragging a box."""
-        layers = self._ready("box")
-        if layers is not None:
-            # A layer takes napari a while to add: now, not when the first mask is waited for.
-            layers.label_layer()
-            layer = layers.box_layer()
-            bind_prompt_keys(layer, self)
-            self.viewer.layers.selection.active = layer
-            layer.mode = "add_rectangle"
-            self.changed.emit()
+        self._draw("box", "add_rectangle")
+
+    def draw_line(self) -> None:
+        """Get ready for dragging along an object's longest diameter; the line becomes its box."""
+        self._draw("box", "add_line")
 
     def place_points(self) -> None:
         """Get ready for clicking points."""
-        layers = self._ready(POINT)
-        if layers is not None:
-            layers.label_layer()
-            layer = layers.point_layer()
-            bind_prompt_keys(layer, self)
-            self.viewer.layers.selection.active = layer
-            layer.mode = "add"
-            self.changed.emit()
+        self._draw(POINT, "add")
 
     def edit_labels(self, mode: str) -> None:
         """Take napari's brush (``paint``), eraser (``erase``) or bucket (``fill``) for the current object."""
         layers = self._ready()
         if layers is not None:
             layer = layers.label_layer()
-            self.viewer.layers.selection.active = layer
             layer.selected_label = layers.label
-            layer.mode = mode
-            self.changed.emit()
+            self._take(layer, mode)
 
     def edit_prompts(self) -> None:
         """Get ready for moving and resizing prompts: of the kind that the slice on screen has."""
         layers = self._ready()
-        if layers is None:
-            return
-        layer = layers.prompt_layer()
-        self.viewer.layers.selection.active = layer
-        layer.mode = "select"
-        self.changed.emit()
+        if layers is not None:
+            self._take(layers.prompt_layer(), "select")
 
     def new_object(self, name: str = "") -> None:
         """Begin the next object."""
@@ -273,15 +259,22 @@ class Segmenter:
 
         self.runner.submit(MODEL, work, receive, self._end, priority=Priority.BESIDE)
 
-    def use_labels(self, layer: Labels) -> None:
-        """Go on with a label layer of the user's own."""
+    def use_labels(self, layer: Labels, resample: Resampling | None = None) -> None:
+        """Go on with a label layer of the user's own.
+
+        Raises
+        ------
+        GridError
+            When it lies on another grid, and no way to resample it was chosen; nothing has changed then.
+        """
         if self.layers is not None:
             self.stop()
             try:
-                self.layers.use_labels(layer)
-                bind_prompt_keys(layer, self)
-            except PromptError as error:
+                self.layers.use_labels(layer, resample)
+            except (PromptError, GeometryError, SegmentationError) as error:
                 show_warning(str(error))
+            else:
+                bind_prompt_keys(self.layers.label_layer(), self)
 
     def save(self, path: Path | None = None, layers: SessionLayers | None = None) -> bool:
         """Write the label map, and names and prompts beside it, without holding up the window.
@@ -299,12 +292,10 @@ class Segmenter:
             False when there is nothing to save, or no place that follows from the image.
         """
         layers = layers or self.layers
-        if layers is None:
+        target = path or (None if layers is None else default_path(layers.session))
+        if layers is None or target is None:
             return False
-        target = path or default_path(layers.session)
-        if target is None:
-            return False
-        session = layers.session
+        work = partial(save_session, layers.session, target, layers.masks.colours(), layers.series)
         # What is changed while the file is being written is unsaved again.
         layers.unsaved = False
 
@@ -314,9 +305,7 @@ class Segmenter:
             self._end(error)
 
         self.progressed.emit(SAVE, 0, 0)
-        self.runner.submit(
-            (SAVE, id(layers)), lambda: iter([save_session(session, target)]), self._on_saved, end
-        )
+        self.runner.submit((SAVE, id(layers)), lambda: iter([work()]), self.saved.emit, end)
         return True
 
     def close(self) -> None:
@@ -328,6 +317,20 @@ class Segmenter:
         self.viewer.dims.events.order.disconnect(self._on_slice)
         for each in self._all:
             each.close()
+
+    def _draw(self, kind: str, mode: str) -> None:
+        layers = self._ready(kind)
+        if layers is not None:
+            # A layer takes napari a while to add: now, not when the first mask is waited for.
+            layers.label_layer()
+            self._take(layers.point_layer() if kind == POINT else layers.box_layer(), mode)
+
+    def _take(self, layer: Layer, mode: str) -> None:
+        """Let the mouse do something on one of the plugin's layers."""
+        bind_prompt_keys(layer, self)
+        self.viewer.layers.selection.active = layer
+        layer.mode = mode
+        self.changed.emit()
 
     def _ready(self, kind: str = "") -> SessionLayers | None:
         """Return the session, or say why there is nothing to do."""
@@ -363,9 +366,6 @@ class Segmenter:
             self.layers.masks.refresh()
         tell(error)
         self.changed.emit()
-
-    def _on_saved(self, path: Path) -> None:
-        self.saved.emit(path)
 
     def _on_slice(self, event: Any = None) -> None:
         self.prompting.drop()

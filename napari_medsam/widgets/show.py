@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import napari
 from napari.layers import Layer
 
-from napari_medsam.volume import read_labels, read_volume
-from napari_medsam.widgets.contrib import image_layer, layer_metadata
+from napari_medsam.export import read_segmentation
+from napari_medsam.volume import read_volume
+from napari_medsam.widgets.contrib import image_layer
+from napari_medsam.widgets.label_files import layers_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,18 +26,17 @@ def add_case(viewer: ViewerModel, image: str | Path, labels: str | Path) -> None
     viewer : ViewerModel
         A napari viewer, with or without a window.
     image, labels : path
-        Files that `read_volume` and `read_labels` take.
+        Files that `read_volume` and `read_segmentation` take.
 
     Raises
     ------
     VolumeError, GeometryError
         When one of them cannot be read; nothing is added then.
     """
-    volume, found = read_volume(image), read_labels(labels)
-    placement = {"scale": found.geometry.spacing, "units": ("mm",) * 3, "metadata": layer_metadata(found)}
+    volume, found = read_volume(image), read_segmentation(labels)
     viewer.add_layer(Layer.create(*image_layer(volume, Path(image).name)))
-    # A copy, for volumes are read-only and a label map is there to be painted on.
-    viewer.add_layer(Layer.create(found.array.copy(), {**placement, "name": Path(labels).name}, "labels"))
+    for each in layers_of(found, Path(labels).name):
+        viewer.add_layer(Layer.create(*each))
     viewer.dims.set_current_step(0, found.geometry.shape[0] // 2)
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_series import write_series
+from dicom_series import rectangle, structure_set, write_series
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import generate_uid
 from scipy.spatial.transform import Rotation
 
 from napari_medsam.export import (
@@ -258,44 +257,6 @@ def test_frames_that_span_the_universe_are_refused(oblique: Geometry, tmp_path: 
 
 
 # --- structure sets ----------------------------------------------------------------------------------------
-
-
-def structure_set(path: Path, geometry: Geometry, series: str, rois: dict[str, list[list[tuple]]]) -> Path:
-    """Write contours given as voxel positions (z, y, x)."""
-    header = Dataset()
-    header.SOPClassUID, header.SOPInstanceUID = RTStructureSetStorage, generate_uid()
-    header.Modality = "RTSTRUCT"
-    one, study, frame = Dataset(), Dataset(), Dataset()
-    one.SeriesInstanceUID = series
-    study.RTReferencedSeriesSequence = [one]
-    frame.RTReferencedStudySequence = [study]
-    header.ReferencedFrameOfReferenceSequence = [frame]
-    header.StructureSetROISequence, header.ROIContourSequence = [], []
-    for number, (name, contours) in enumerate(rois.items(), start=1):
-        roi, drawn = Dataset(), Dataset()
-        roi.ROINumber, roi.ROIName = number, name
-        drawn.ReferencedROINumber, drawn.ROIDisplayColor = number, [10 * number, 20, 30]
-        drawn.ContourSequence = []
-        for points in contours:
-            contour = Dataset()
-            contour.ContourGeometricType = "CLOSED_PLANAR"
-            index = np.array([(x, y, z, 1) for z, y, x in points])
-            places = (index @ geometry.affine.T)[:, :3]
-            contour.NumberOfContourPoints = len(points)
-            contour.ContourData = [f"{part:.6f}" for part in places.ravel()]
-            drawn.ContourSequence.append(contour)
-        header.StructureSetROISequence.append(roi)
-        header.ROIContourSequence.append(drawn)
-    header.file_meta = FileMetaDataset()
-    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
-    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.save_as(path, enforce_file_format=True)
-    return path
-
-
-def rectangle(z: float, y0: float, x0: float, y1: float, x1: float) -> list[tuple]:
-    return [(z, y0, x0), (z, y0, x1), (z, y1, x1), (z, y1, x0)]
 
 
 def test_contours_are_filled_in_where_they_were_drawn(geometry: Geometry, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from napari_medsam.prompts import (
     prompts_from_json,
     prompts_to_json,
 )
+from napari_medsam.terminology import find_terms
 
 # A busy machine is no defect.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,6 +33,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "prompts-json.md"
 SCHEMA = json.loads(Path(napari_medsam.__file__).with_name("prompts.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 GEOMETRY = Geometry((26, 166, 164), (5.0, 0.79, 0.79), (-120.5, -98.0, 310.0))
+
+TERMS = [*find_terms("", 1000), replace(find_terms("cyst")[0], region=find_terms("kidney")[0].type)]
 
 coordinates = st.floats(-1e6, 1e6)
 points = st.tuples(coordinates, coordinates)
@@ -47,6 +51,7 @@ objects = st.lists(
         st.integers(1, 65535),
         names,
         st.dictionaries(slice_indices, slice_prompts, max_size=3),
+        st.none() | st.sampled_from(TERMS),
     ),
     max_size=3,
     unique_by=lambda thing: thing.label,
@@ -189,6 +194,7 @@ def _set(*path: str | int, to: Any) -> Any:
     return change
 
 
+CODE = "SCT:78961009:Spleen"
 SLICE = ("objects", 0, "slices", 0)
 POINT = ("objects", 0, "slices", 1, "points", 0)
 
@@ -216,6 +222,12 @@ POINT = ("objects", 0, "slices", 1, "points", 0)
         _set("objects", 0, "name", to="x" * 201),
         _set("objects", 0, "colour", to="red"),
         _set("objects", 0, "slices", to={"0": {}}),
+        _set("objects", 0, "anatomy", to="spleen"),
+        _set("objects", 0, "anatomy", to={}),
+        _set("objects", 0, "anatomy", to={"type": CODE}),
+        _set("objects", 0, "anatomy", to={"category": CODE, "type": "SCT:78961009"}),
+        _set("objects", 0, "anatomy", to={"category": CODE, "type": 78961009}),
+        _set("objects", 0, "anatomy", to={"category": CODE, "type": CODE, "side": CODE}),
         _set(*SLICE, to=[0, 12]),
         _set(*SLICE, "axis", to=3),
         _set(*SLICE, "axis", to=-1),

@@ -38,7 +38,7 @@ def asked(monkeypatch, tmp_path):
     """What the user was asked to replace, a new place each time."""
     suggestions = []
 
-    def ask(parent, title, suggestion, kinds):
+    def ask(parent, title, suggestion, kinds, usual):
         suggestions.append(suggestion)
         return str(tmp_path / f"chosen{len(suggestions)}.nii.gz"), ""
 
@@ -95,11 +95,11 @@ def test_two_images_with_one_default_place_do_not_overwrite_each_other(
     second = add_scan(keeper, qtbot, tmp_path / "scan.nii.gz", 2)
     entered, go_on = threading.Event(), threading.Event()
 
-    def slow(session, path):
+    def slow(session, path, *looks):
         if session is first.session:
             entered.set()
             assert go_on.wait(30)
-        return save_session(session, path)
+        return save_session(session, path, *looks)
 
     monkeypatch.setattr(segmenter_module, "save_session", slow)
     assert keeper.save(first)

@@ -110,6 +110,55 @@ def test_a_second_box_on_a_slice_replaces_the_first(segmenter):
     assert segmenter.layers.census.voxels(1) == 5 * 20
 
 
+def draw_line(segmenter, where, ends):
+    segmenter.draw_line()
+    layer = segmenter.layers.box_layer()
+    layer.add_lines([np.insert(np.array(ends, float), where.axis, where.index, axis=1)])
+
+
+@pytest.mark.parametrize(
+    ("axis", "ends", "box"),
+    [
+        # On pixels of one size: half a length of 12, and 0.7 of that across.
+        (0, ((15, 18), (15, 30)), (15 - 0.7 * 6, 18, 15 + 0.7 * 6, 30)),
+        # 3 mm down, 0.5 mm across: a line down 4 slices is as long as 24 columns.
+        (1, ((4, 24), (8, 24)), (4, 24 - 0.7 * 12, 8, 24 + 0.7 * 12)),
+    ],
+)
+def test_a_recist_line_becomes_the_box_around_the_object(segmenter, viewer, axis, ends, box):
+    """The one line that a radiologist draws anyway; its box is then kept, edited and saved like any other."""
+    viewer.dims.order = (axis, *(a for a in range(3) if a != axis))
+    where = SliceIndex(axis, 15 if axis else 5)
+    viewer.dims.set_point(axis, where.index * (0.5 if axis else 3.0))
+    draw_line(segmenter, where, ends)
+    layers = segmenter.layers
+    (prompts,) = layers.session.objects[1].slices.values()
+    np.testing.assert_allclose(prompts.box, box)
+    assert layers.boxes.shape_type == ["rectangle"]
+    np.testing.assert_allclose(layers.boxes.data[0], box_corners(where, prompts.box, 3))
+    y0, x0, y1, x1 = (round(side) for side in box)
+    inside = np.zeros(layers.session.labels.shape, bool)
+    where.take(inside)[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1] = True
+    wanted = np.zeros_like(inside)
+    wanted[SLAB] = True
+    np.testing.assert_array_equal(layers.session.labels > 0, inside & wanted)
+    assert layers.unsaved
+
+
+def test_a_line_replaces_the_box_of_its_slice(segmenter):
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 14, 38))
+    draw_line(segmenter, SliceIndex(0, 5), ((15, 18), (15, 30)))
+    (prompts,) = segmenter.layers.session.objects[1].slices.values()
+    np.testing.assert_allclose(prompts.box, (10.8, 18, 19.2, 30))
+    assert len(segmenter.layers.boxes.data) == 1
+
+
+def test_a_click_in_place_of_a_line_draws_nothing(segmenter):
+    draw_line(segmenter, SliceIndex(0, 5), ((15, 18), (15.3, 18.3)))
+    assert len(segmenter.layers.boxes.data) == 0
+    assert segmenter.layers.session.objects[1].slices == {}
+
+
 def test_a_click_in_place_of_a_drag_draws_nothing(segmenter):
     draw(segmenter, SliceIndex(0, 5), (8, 12, 8.2, 12.2))
     assert len(segmenter.layers.boxes.data) == 0

@@ -88,6 +88,28 @@ def drag_box(hand, dock, image, box):
     hand.until(lambda: layers.census.voxels(layers.label) > 0)
 
 
+def test_a_recist_line_is_dragged_and_becomes_a_box(hand, scan):
+    """L, a drag along the longest diameter, and the mask is there; the next box needs its own key."""
+    _, index, box = scan
+    image, dock = open_scan(hand, scan)
+    hand.viewer.layers.selection.active = image
+    hand.key(Qt.Key.Key_L)
+    assert dock.segmenter.layers.tool == "line"
+    middle = (box[0] + box[2]) // 2
+    hand.drag(hand.at(middle, box[1], image), hand.at(middle, box[3], image))
+    layers = dock.segmenter.layers
+    hand.until(lambda: not dock.worker.is_busy and layers.census.voxels(1) > 0)
+    drawn = layers.session.objects[1].slices[SliceIndex(0, index)].box
+    reach = 0.7 * (drawn[3] - drawn[1]) / 2
+    assert np.allclose(drawn, (middle - reach, box[1], middle + reach, box[3]), atol=1.5)
+    assert layers.boxes.shape_type == ["rectangle"]
+    hand.wait(100)
+    assert dock.tools["line"].isChecked()
+    assert not dock.tools["box"].isChecked()
+    click(hand, dock.tools["box"])
+    assert layers.tool == "box"
+
+
 COMPARE = """
 import sys
 import numpy as np
