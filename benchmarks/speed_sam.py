@@ -24,6 +24,7 @@ from statistics import median
 import numpy as np
 import torch
 from load_checkpoint import peak_mb
+from numpy.typing import NDArray
 from reference_schedule import reference_decode, reference_encoders
 from torch import Tensor
 
@@ -306,7 +307,35 @@ def decoder(report: Report, quick: bool) -> None:
         race(report, f"decoder, {count} boxes", works, repeats)
 
 
-PARTS = {"decoder": decoder, "cached": cached}
+def first_mask(report: Report, quick: bool) -> None:
+    """From a slice that nobody has asked about to its first mask, with a model that has done nothing yet."""
+    slices = np.random.default_rng(0).random((2 if quick else 3, 512, 512), np.float32)
+    prompts = SlicePrompts((100.0, 120.0, 300.0, 340.0))
+    group = "first mask of a slice"
+    fresh = make("vit_b", report.device)
+    boxes = boxes_for(fresh.image_size, 1, report.device)
+    image = picture(fresh.image_size, 1, report.device)
+
+    def reference() -> object:
+        with reference_encoders():
+            embedding = fresh.embedding(fresh.image_encoder(image))
+        return reference_decode(fresh, embedding, boxes)
+
+    before = seconds_once(reference, report.device)
+    report.add(group, "reference float32, the first", before, "s", "1.00 x")
+    predictor = SlicePredictor(make("vit_b", report.device), report.device, precision="float32")
+    for n, plane in enumerate(slices):
+
+        def work(plane: NDArray[np.float32] = plane) -> object:
+            predictor.set_slice(plane)
+            return predictor.predict(prompts)
+
+        seconds = seconds_once(work, report.device)
+        name = "the first" if n == 0 else "a later one"
+        report.add(group, f"ours float32, {name}", seconds, "s", f"{before / seconds:.2f} x")
+
+
+PARTS = {"decoder": decoder, "first": first_mask, "cached": cached}
 
 
 def main() -> None:
@@ -322,7 +351,7 @@ def main() -> None:
     report = Report(arguments.device, arguments.out)
     with torch.inference_mode():
         rates = ceiling(report, arguments.quick)
-        parts = arguments.only or ["decoder", "vit_b", "vit_t", "lite_medsam", "cached"]
+        parts = arguments.only or ["decoder", "vit_b", "vit_t", "lite_medsam", "first", "cached"]
         for part in parts:
             if part in PARTS:
                 PARTS[part](report, arguments.quick)

@@ -1,8 +1,8 @@
 """From what is seen on a slice to an estimate of Dice, and to words for what speaks against the mask.
 
 A logistic curve over a handful of observations, fitted on masks that were carried on beyond the ends of their
-objects, so that "there is nothing here any more" is a low estimate like any other: 894 slices of 41 objects in
-five real cases (``benchmarks/propagation.py fit``, numbers in ``benchmarks/results/propagation.md``).
+objects, so that "there is nothing here any more" is a low estimate like any other: 894 slices of 41 objects
+in five real cases (``benchmarks/propagation.py fit``, numbers in ``benchmarks/results/propagation.md``).
 """
 
 from __future__ import annotations
