@@ -24,11 +24,6 @@ def vit_patches(self: image_encoder.PatchEmbed, image: Tensor) -> Tensor:
     return F.conv2d(image, self.proj.weight, self.proj.bias, stride=self.patch_size).permute(0, 2, 3, 1)
 
 
-def vit_perceptron(self: image_encoder.Mlp, x: Tensor) -> Tensor:
-    """All tokens at once."""
-    return self.lin2(self.activation(self.lin1(x)))
-
-
 def vit_attention(self: image_encoder.Attention, x: Tensor) -> Tensor:
     """Windows padded before the projections, full score matrices."""
     height, width, dim = x.shape[1:]
@@ -64,13 +59,19 @@ def tiny_attention(self: tiny_vit.Attention, x: Tensor) -> Tensor:
     return merge_windows(self.proj(out), self.window, height, width)
 
 
+def whole(x: Tensor) -> bool:
+    """Nothing is computed in parts."""
+    return False
+
+
 @contextmanager
 def reference_encoders() -> Iterator[None]:
     """Image encoders run in the publishers' order inside this context."""
     with (
         patch.object(image_encoder.PatchEmbed, "forward", vit_patches),
         patch.object(image_encoder.Attention, "forward", vit_attention),
-        patch.object(image_encoder.Mlp, "forward", vit_perceptron),
+        patch.object(image_encoder, "in_parts", whole),
+        patch.object(tiny_vit, "in_parts", whole),
         patch.object(tiny_vit.ConvNorm, "forward", conv_norm),
         patch.object(tiny_vit.Attention, "forward", tiny_attention),
     ):
