@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, LabelNames, label_text, parse_names
-from napari_medsam.cli.console import print_json, reported
+from napari_medsam.cli.console import print_json, print_table, reported
 
 if TYPE_CHECKING:
     from napari_medsam.measurements import LabelScore
@@ -95,4 +94,4 @@ def _print_table(scores: list[LabelScore], tolerance_mm: float) -> None:
             f"{mean['surface_dice']:.3f}",
         ]
         table.add_row("mean", *cells, "", "")
-    Console().print(table)
+    print_table(table)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, build_objects, label_text, parse_axis, parse_range
-from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
+from napari_medsam.cli.console import AsJson, Debug, print_json, print_table, progress_bar, reported, say
 from napari_medsam.cli.image_options import (
     OUTPUT_HELP,
     Image,
@@ -367,7 +366,7 @@ def _print_table(found: Sequence[Found]) -> None:
         score = "" if each.weakest_score is None else f"{each.weakest_score:.2f}"
         weakest = "" if each.weakest_slice is None else str(each.weakest_slice)
         table.add_row(name, span, *size, weakest, score)
-    Console().print(table)
+    print_table(table)
     for each in found:
         name = label_text(each.label, {each.label: each.name})
         say(f"{name}: {each.look}.")
