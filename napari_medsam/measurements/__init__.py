@@ -14,9 +14,10 @@ from napari_medsam.measurements.objects import (
     Recist,
     each_measured,
     measure_labels,
+    measure_segments,
     surface_mm2,
 )
-from napari_medsam.measurements.scores import LabelScore, compare_labels, compare_masks
+from napari_medsam.measurements.scores import LabelScore, compare_labels, compare_masks, compare_segments
 from napari_medsam.measurements.table import measurements_to_csv, measurements_to_json
 
 __all__ = [
@@ -29,8 +30,10 @@ __all__ = [
     "Recist",
     "compare_labels",
     "compare_masks",
+    "compare_segments",
     "each_measured",
     "measure_labels",
+    "measure_segments",
     "measurements_to_csv",
     "measurements_to_json",
     "surface_mm2",

@@ -92,6 +92,7 @@ def _row(measurement: Measurement) -> dict[str, object]:
         "name": measurement.name,
         "voxels": measurement.voxels,
         "volume_ml": measurement.volume_ml,
+        "slice_axis": recist.axis,
         "first_slice": measurement.slices[0],
         "last_slice": measurement.slices[1],
         "surface_mm2": measurement.surface_mm2,
