@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_medsam.export import is_nnunet
 from napari_medsam.widgets.label_files import voxels_path
+from napari_medsam.widgets.parts import may_replace
 from napari_medsam.widgets.saving import (
     KINDS,
     NIFTI,
@@ -116,12 +117,13 @@ class Keeper(QObject):
         asked = Path(chosen)
         ending = next((each for each, name in kinds.items() if name == kind), NIFTI)
         path = path_of_kind(asked, ending, is_chosen=kind not in (usual, ""))
-        unasked = [each for each in (path, voxels_path(path)) if each != asked and each.exists()]
-        if unasked and self._saved_to.get(path) is not layers:
-            buttons = QMessageBox.StandardButton
-            text = f"'{unasked[0]}' is there already. Replace it?"
-            if QMessageBox.question(self._window(), title, text, buttons.Yes | buttons.No) != buttons.Yes:
-                return None
+        beside = [path, voxels_path(path)]
+        if not path.exists():
+            # Those of a file that is to be replaced go with it.
+            beside.append(prompts_path(path))
+        unasked = [each for each in beside if each != asked]
+        if self._saved_to.get(path) is not layers and not may_replace(self._window(), title, unasked):
+            return None
         return path
 
     def _is_taken(self, path: Path) -> bool:
