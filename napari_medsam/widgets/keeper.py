@@ -117,14 +117,12 @@ class Keeper(QObject):
         asked = Path(chosen)
         ending = next((each for each, name in kinds.items() if name == kind), NIFTI)
         path = path_of_kind(asked, ending, is_chosen=kind not in (usual, ""))
-        beside = [path, voxels_path(path)]
-        if not path.exists():
+        own = [each for each, saved in self._saved_to.items() if saved is layers]
+        unasked = [each for each in (path, voxels_path(path)) if each != asked and path not in own]
+        if not path.exists() and prompts_path(path) not in map(prompts_path, own):
             # Those of a file that is to be replaced go with it.
-            beside.append(prompts_path(path))
-        unasked = [each for each in beside if each != asked]
-        if self._saved_to.get(path) is not layers and not may_replace(self._window(), title, unasked):
-            return None
-        return path
+            unasked.append(prompts_path(path))
+        return path if may_replace(self._window(), title, unasked) else None
 
     def _is_taken(self, path: Path) -> bool:
         """Whether another image's labels are there, or are being written there just now."""

@@ -211,6 +211,20 @@ def test_prompts_of_other_work_are_not_replaced_unasked(keeper, tmp_path, monkey
     assert prompts.read_text() == "somebody's"
 
 
+def test_one_work_in_two_formats_is_not_asked_about(keeper, tmp_path, monkeypatch):
+    """Both have the same prompts."""
+    asked = []
+    monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[2]))
+    for ending in (".nii.gz", ".seg.nrrd"):
+        typed = str(tmp_path / f"organs{ending}"), KINDS[ending]
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args, typed=typed: typed)
+        assert keeper.save(elsewhere=True)
+        while keeper.worker.is_busy:
+            QTest.qWait(5)
+    assert asked == []
+    assert (tmp_path / "organs.seg.nrrd").exists()
+
+
 def test_labels_are_not_saved_over_their_image(tmp_path, said):
     """The dialog asks whether to replace the file; a tired yes must not cost the scan."""
     for name in ("scan.nii.gz", "scan.txt"):
