@@ -23,6 +23,7 @@ from napari_medsam.measurements import (
     measure_labels,
     measurements_to_csv,
     surface_mm2,
+    volume_text,
 )
 from napari_medsam.volume import Geometry, Volume, read_labels, read_volume, write_labels
 
@@ -215,6 +216,12 @@ def test_what_does_not_belong_together_is_refused_in_one_sentence() -> None:
     for odd in (labels.astype(np.int16) - 1, labels.astype(float), labels > 0):
         with pytest.raises(MeasurementError, match="whole numbers from 0 up"):
             measure_labels(odd, geometry)
+
+
+def test_a_small_lesion_has_a_volume_to_read() -> None:
+    """One of 3 mm³ is not 0.00 mL, and none is."""
+    shown = {0.0: "0.00", 0.003: "0.003", 0.0987: "0.099", 0.1: "0.10", 12.345: "12.35"}
+    assert {value: volume_text(value) for value in shown} == shown
 
 
 def test_table_has_a_row_for_every_label_of_either_map() -> None:

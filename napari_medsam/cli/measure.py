@@ -11,6 +11,7 @@ from rich.table import Table
 from napari_medsam.cli.arguments import ArgumentError, LabelNames, label_text, parse_axis, parse_names
 from napari_medsam.cli.console import AsJson, Debug, print_table, reported, say
 from napari_medsam.cli.image_options import Series, TimePoint, check_not_read
+from napari_medsam.measurements import volume_text
 
 if TYPE_CHECKING:
     from napari_medsam.measurements import LabelScore, Measurement
@@ -116,7 +117,7 @@ def _print_measurements(measured: list[Measurement], unit: str) -> None:
     for each in measured:
         recist, values = each.recist, each.intensities
         cells = [
-            f"{each.volume_ml:.2f}",
+            volume_text(each.volume_ml),
             "" if each.surface_mm2 is None else f"{each.surface_mm2 / 100:.1f}",
             f"{recist.long.length_mm:.1f} x {recist.short.length_mm:.1f}",
         ]
@@ -138,7 +139,7 @@ def _print_scores(scores: list[LabelScore], tolerance_mm: float) -> None:
             f"{score.iou:.3f}",
             f"{score.hd95_mm:.1f}",
             f"{score.surface_dice:.3f}",
-            f"{score.reference_ml:.2f}",
+            volume_text(score.reference_ml),
             f"{score.volume_difference_ml:+.2f}",
         )
     print_table(table)

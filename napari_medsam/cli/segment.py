@@ -24,6 +24,7 @@ from napari_medsam.cli.image_options import (
 )
 from napari_medsam.cli.model_options import Device, Engine, Model, NoCache, Precision, Window, load_predictor
 from napari_medsam.cli.review_report import check_report, ends, write_report
+from napari_medsam.measurements import volume_text
 
 if TYPE_CHECKING:
     from napari_medsam.prompts import ObjectPrompts
@@ -362,7 +363,7 @@ def _print_table(found: Sequence[Found]) -> None:
     for each in found:
         name = label_text(each.label, {each.label: each.name})
         span = f"{each.slices[0]} to {each.slices[1]}" if each.slices else "nothing found"
-        size = [str(each.voxels), f"{each.volume_ml:.2f}"]
+        size = [str(each.voxels), volume_text(each.volume_ml)]
         score = "" if each.weakest_score is None else f"{each.weakest_score:.2f}"
         weakest = "" if each.weakest_slice is None else str(each.weakest_slice)
         table.add_row(name, span, *size, weakest, score)

@@ -18,7 +18,7 @@ from napari_medsam.measurements.objects import (
     surface_mm2,
 )
 from napari_medsam.measurements.scores import LabelScore, compare_labels, compare_masks, compare_segments
-from napari_medsam.measurements.table import measurements_to_csv, measurements_to_json
+from napari_medsam.measurements.table import measurements_to_csv, measurements_to_json, volume_text
 
 __all__ = [
     "PERCENTILES",
@@ -37,4 +37,5 @@ __all__ = [
     "measurements_to_csv",
     "measurements_to_json",
     "surface_mm2",
+    "volume_text",
 ]

@@ -27,6 +27,7 @@ from napari_medsam.measurements import (
     each_measured,
     measurements_to_csv,
     measurements_to_json,
+    volume_text,
 )
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.volume import VolumeError
@@ -82,7 +83,7 @@ def _diameters(recist: Recist) -> str:
 
 
 OWN: dict[str, Callable[[Row], str]] = {
-    "mL": lambda row: f"{row.found.volume_ml:.2f}",
+    "mL": lambda row: volume_text(row.found.volume_ml),
     "RECIST mm": lambda row: _diameters(row.found.recist),
     "slices": lambda row: f"{row.found.slices[0]}–{row.found.slices[1]}",
     "voxels": lambda row: f"{row.found.voxels}",
