@@ -380,7 +380,11 @@ def _perpendicular_diameter(
     inside = within & lesion[tuple(np.moveaxis(np.where(within[..., None], pixels, 0), -1, 0))]
     order = np.arange(len(w))
     runs = order - np.maximum.accumulate(np.where(inside, -1, order), axis=1)
-    line, end = np.unravel_index(np.argmax(runs), runs.shape)
+    longest = runs.max(axis=1)
+    ties = np.flatnonzero(longest == longest.max())
+    # A bar is as wide everywhere: in its middle is where one would measure.
+    line = ties[np.abs(s[ties] - (a + b) @ along / 2).argmin()]
+    end = runs[line].argmax()
     length = runs[line, end] * step
     middle = s[line] * along + (w[end] + (step - length) / 2) * across
     half = min(length, np.hypot(*(b - a))) / 2 * across

@@ -19,13 +19,13 @@ from napari_medsam.terminology import Term, term_for
 if TYPE_CHECKING:
     from napari_medsam.geometry import Geometry
 
-__all__ = ["Color", "Segment", "Segmentation", "SegmentationError", "default_color"]
+__all__ = ["LONGEST_NAME", "Color", "Segment", "Segmentation", "SegmentationError", "default_color"]
 
 Color = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
 _MAX_LABEL = np.iinfo(np.uint32).max
-_MAX_NAME = 256
+LONGEST_NAME = 256
 _GOLDEN = 0.618033988749895
 
 
@@ -72,9 +72,9 @@ class Segment:
         if not 1 <= self.label <= _MAX_LABEL:
             raise SegmentationError(f"A segment's label is {self.label}, expected 1 to {_MAX_LABEL}.")
         name = " ".join("".join(c if c.isprintable() else " " for c in self.name).split())
-        if not 1 <= len(name) <= _MAX_NAME:
+        if not 1 <= len(name) <= LONGEST_NAME:
             raise SegmentationError(
-                f"The name of label {self.label} has {len(name)} characters, expected 1 to {_MAX_NAME}."
+                f"The name of label {self.label} has {len(name)} characters, expected 1 to {LONGEST_NAME}."
             )
         if len(self.color) != 3 or not all(0 <= part <= 255 for part in self.color):
             raise SegmentationError(f"The colour of '{name}' is {self.color}, expected three of 0 to 255.")
@@ -221,6 +221,20 @@ class Segmentation:
             raise SegmentationError(f"There are {len(self.layers)} layers, expected one; flatten them first.")
         return self.layers[0]
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """A number for each segment that no other has: its label if no two share one, else counted from 1."""
+        labels = tuple(segment.label for segment in self.segments)
+        return labels if len(set(labels)) == len(labels) else tuple(range(1, len(labels) + 1))
+
+    def named(self, names: Mapping[int, str]) -> Segmentation:
+        """Give segments other names, and the codes that these stand for; keys are `numbers`."""
+        segments = [
+            replace(segment, name=names[number], term=term_for(names[number])) if number in names else segment
+            for segment, number in zip(self.segments, self.numbers, strict=True)
+        ]
+        return replace(self, segments=tuple(segments))
+
     def flattened(self, overlap: Literal["refuse", "first", "last"] = "refuse") -> Segmentation:
         """Put all segments into one label map.
 
@@ -233,7 +247,7 @@ class Segmentation:
         Returns
         -------
         Segmentation
-            One layer. Labels stay as they are when no two segments share one; else they count from 1.
+            One layer; labels are `numbers`.
 
         Raises
         ------
@@ -248,10 +262,8 @@ class Segmentation:
                 f"Segments overlap in {shared} voxels, and a label map holds one label a voxel; choose who "
                 "gets them, the first or the last segment."
             )
-        unique = len({segment.label for segment in self.segments}) == len(self.segments)
-        numbers = [segment.label if unique else n for n, segment in enumerate(self.segments, start=1)]
-        flat = np.zeros(self.geometry.shape, np.min_scalar_type(max(numbers, default=0)))
-        pairs = list(zip(self.segments, numbers, strict=True))
+        flat = np.zeros(self.geometry.shape, np.min_scalar_type(max(self.numbers, default=0)))
+        pairs = list(zip(self.segments, self.numbers, strict=True))
         for segment, number in pairs if overlap == "last" else reversed(pairs):
             flat[self.mask(segment)] = number
         segments = tuple(replace(segment, label=number, layer=0) for segment, number in pairs)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_series import write_series
 from typer.testing import CliRunner, Result
@@ -133,3 +134,33 @@ def test_a_name_for_a_label_that_is_not_there_is_refused(label_map: Path, tmp_pa
     assert result.exit_code == 2
     assert "--label 3=liver names a label that" in result.stderr
     assert not (tmp_path / "a.nii.gz").exists()
+
+
+def test_an_image_is_not_written_over(label_map: Path, tmp_path: Path) -> None:
+    """One slip of the Tab key, and the scan would be gone; labels may get their names in place."""
+    image = write_labels(labels(), GRID, tmp_path / "scan.nii.gz")
+    before = image.read_bytes()
+    result = run(label_map, "--image", image, "-o", tmp_path / "x.nii.gz", "-o", image)
+    assert result.exit_code == 2
+    assert f"-o {image} is {image} itself, which is read here" in result.stderr
+    assert image.read_bytes() == before
+    assert not (tmp_path / "x.nii.gz").exists()
+    done(image, "-o", image, "--label", "1=liver")
+    assert read_segmentation(image).segments[0].name == "liver"
+
+
+def test_labels_of_another_patient_are_told(tmp_path: Path) -> None:
+    """Contours lie somewhere on any scan; the file knows on which they were drawn."""
+    pytest.importorskip("highdicom")
+    for name in ("ct", "other"):
+        write_series(tmp_path / name, GRID)
+    label_map = write_labels(labels(), read_volume(tmp_path / "ct").geometry, tmp_path / "labels.nii.gz")
+    done(label_map, "--image", tmp_path / "ct", "-o", tmp_path / "seg.dcm")
+    back = [tmp_path / "seg.dcm", "-o", tmp_path / "back.nii.gz", "--image"]
+    assert "made on another DICOM series than this one" in done(*back, tmp_path / "other").stderr
+    assert "another DICOM series" not in done(*back, tmp_path / "ct").stderr
+    for path in (tmp_path / "other").iterdir():
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID = ""
+        header.save_as(path)
+    assert "another DICOM series" not in done(*back, tmp_path / "other").stderr

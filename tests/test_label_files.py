@@ -280,6 +280,7 @@ def test_a_damaged_slicer_file_is_one_sentence(viewer, tmp_path):
     with pytest.raises(VolumeError) as caught:
         viewer.open(path, plugin=PLUGIN)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("cannot be read") == 1
 
 
 def test_other_columns_of_a_layer_stay_when_its_labels_are_named():
@@ -311,3 +312,78 @@ def test_segments_without_a_voxel_keep_their_names(viewer, tmp_path):
     (layer,) = add(viewer, empty)
     layer.save(str(tmp_path / "empty.seg.nrrd"), plugin=PLUGIN)
     assert table(read_segmentation(tmp_path / "empty.seg.nrrd")) == table(empty)
+
+
+def test_labels_do_not_replace_the_image_they_lie_on(viewer, tmp_path):
+    """ITK-SNAP's names go beside a label map: of an image's own name, that would be the image."""
+    path = write_labels(some_labels(), OBLIQUE, tmp_path / "scan.nii.gz")
+    before = path.read_bytes()
+    (image,) = viewer.open(path, plugin=PLUGIN)
+    (layer,) = add(viewer, named(), metadata=image.metadata)
+    for name in ("scan.txt", "scan.nii.gz"):
+        with pytest.raises(OSError, match=r"scan\.nii\.gz' is the image itself"):
+            layer.save(str(tmp_path / name), plugin=PLUGIN)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["scan.nii.gz"]
+
+
+def test_napari_replaces_only_what_it_has_asked_about(viewer, tmp_path):
+    """It asks about the name that was typed; what becomes of that may be there already."""
+    from napari_medsam.widgets import contrib
+
+    layer = add(viewer, named())[0].as_layer_data_tuple()
+    contrib.write_slicer(str(tmp_path / "organs"), [layer])
+    contrib.write_nifti(str(tmp_path / "other.nii.gz"), [layer])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OSError, match=r"organs\.seg\.nrrd' is there already"):
+        contrib.write_slicer(str(tmp_path / "organs"), [layer])
+    with pytest.raises(OSError, match=r"other\.nii\.gz' is there already"):
+        contrib.write_itksnap(str(tmp_path / "other.txt"), [layer])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for _ in range(2):
+        contrib.write_itksnap(str(tmp_path / "mine.txt"), [layer])
+        contrib.write_slicer(str(tmp_path / "organs.seg.nrrd"), [layer])
+
+
+def test_a_name_with_a_dot_gets_the_ending_of_the_kind(viewer, tmp_path):
+    from napari_medsam.widgets import contrib
+
+    layer = add(viewer, named())[0].as_layer_data_tuple()
+    assert contrib.write_slicer(str(tmp_path / "J. Doe"), [layer]) == [str(tmp_path / "J. Doe.seg.nrrd")]
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_contours_go_onto_the_series_that_they_name(viewer, tmp_path, warnings, is_last):
+    """Two series of a study are open; on the wrong one the contours would lie beside the heart."""
+    pytest.importorskip("pydicom")
+    series = write_series(tmp_path / "ct", OBLIQUE)
+    geometry = read_volume(tmp_path / "ct").geometry
+    write_series(tmp_path / "late", Geometry(SHAPE, (3.0, 0.5, 0.5)))
+    path = structure_set(
+        tmp_path / "plan.dcm", geometry, series, {"heart": [rectangle(2, 1.5, 2.5, 4.5, 6.5)]}
+    )
+    for name in ("late", "ct") if is_last else ("ct", "late"):
+        viewer.open(tmp_path / name, plugin=PLUGIN)
+    (layer,) = viewer.open(path, plugin=PLUGIN)
+    assert layer_geometry(layer.metadata).difference(geometry) == ""
+    assert np.count_nonzero(layer.data) == 12
+    assert warnings == []
+
+
+def test_contours_on_another_series_are_told(viewer, tmp_path, warnings):
+    """The same place in another patient."""
+    pytest.importorskip("pydicom")
+    write_series(tmp_path / "ct", OBLIQUE)
+    geometry = read_volume(tmp_path / "ct").geometry
+    rois = {"heart": [rectangle(2, 1.5, 2.5, 4.5, 6.5)]}
+    path = structure_set(tmp_path / "plan.dcm", geometry, "1.2.3", rois)
+    viewer.open(tmp_path / "ct", plugin=PLUGIN)
+    viewer.open(path, plugin=PLUGIN)
+    (sentence,) = warnings
+    assert "made on another DICOM series than this one" in sentence
+
+
+def test_odd_tables_of_other_plugins_do_no_harm():
+    """A column called name and one called index can hold anything."""
+    features = {"index": [1, 2.0, float("nan"), "five", 7.5, 3], "name": ["a", "b", "c", "d", "e", None]}
+    assert names_of(features) == {1: "a", 2: "b"}

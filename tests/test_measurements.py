@@ -16,12 +16,14 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from napari_medsam.cli import app
+from napari_medsam.export import Segment, Segmentation, write_segmentation
 from napari_medsam.measurements import (
     MeasurementError,
     compare_labels,
     measure_labels,
     measurements_to_csv,
     surface_mm2,
+    volume_text,
 )
 from napari_medsam.volume import Geometry, Volume, read_labels, read_volume, write_labels
 
@@ -211,6 +213,15 @@ def test_what_does_not_belong_together_is_refused_in_one_sentence() -> None:
         measure_labels(labels, geometry, image=Volume(np.zeros(labels.shape), elsewhere))
     with pytest.raises(MeasurementError, match="axis 0, 1 or 2, not 3"):
         measure_labels(labels, geometry, axis=3)
+    for odd in (labels.astype(np.int16) - 1, labels.astype(float), labels > 0):
+        with pytest.raises(MeasurementError, match="whole numbers from 0 up"):
+            measure_labels(odd, geometry)
+
+
+def test_a_small_lesion_has_a_volume_to_read() -> None:
+    """One of 3 mm³ is not 0.00 mL, and none is."""
+    shown = {0.0: "0.00", 0.003: "0.003", 0.0987: "0.099", 0.1: "0.10", 12.345: "12.35"}
+    assert {value: volume_text(value) for value in shown} == shown
 
 
 def test_table_has_a_row_for_every_label_of_either_map() -> None:
@@ -269,3 +280,112 @@ def test_command_names_the_table_that_cannot_be_written(tmp_path) -> None:
     result = CliRunner().invoke(app, ["measure", str(path), "--csv", str(table)])
     assert result.exit_code == 2
     assert result.stderr == f"Error: No such file or directory: {table}\n"
+
+
+def liver_and_cyst(folder: Path) -> tuple[Path, Geometry]:
+    """Two segments of 3D Slicer, the second within the first, both label 1 of a layer of their own."""
+    labels, geometry = box()
+    layers = np.stack([labels > 0, np.zeros_like(labels)]).astype(np.uint8)
+    layers[1, 3, 6:8, 8:12] = 1
+    segments = (Segment(1, "liver", (1, 2, 3)), Segment(1, "[cyst] :x:", (4, 5, 6), None, 1))
+    path = folder / "both.seg.nrrd"
+    write_segmentation(Segmentation(layers, geometry, segments), path)
+    return path, geometry
+
+
+def test_command_measures_segments_that_overlap(tmp_path) -> None:
+    """A tumour in a liver has a volume, whatever it shares with the liver; brackets belong to its name."""
+    path, geometry = liver_and_cyst(tmp_path)
+    result = CliRunner().invoke(app, ["measure", str(path), "--csv", str(tmp_path / "both.csv")])
+    assert result.exit_code == 0, result.output
+    assert "[cyst] :x:" in result.stdout
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "both.csv").read_text(encoding="utf-8"))))
+    found = [(row["label"], row["name"], row["voxels"], row["slice_axis"]) for row in rows]
+    assert found == [("1", "liver", "800", "0"), ("2", "[cyst] :x:", "8", "0")]
+    assert float(rows[1]["volume_ml"]) == pytest.approx(8 * geometry.voxel_volume_ml)
+
+
+def test_command_compares_with_any_file_of_labels(tmp_path) -> None:
+    """3D Slicer stores that part of the image which holds its segments."""
+    labels, geometry = box()
+    part = Geometry((4, 10, 20), geometry.spacing, tuple((geometry.affine @ (6, 5, 2, 1))[:3]), OBLIQUE)
+    truth = Segmentation.from_labels(labels[2:6, 5:15, 6:26] - 6, part, names={1: "liver"})
+    write_segmentation(truth, tmp_path / "truth.seg.nrrd")
+    mine = write_labels((labels > 0) & (np.arange(30) < 16), geometry, tmp_path / "mine.nii.gz")
+    image = write_labels(labels, geometry, tmp_path / "image.nrrd")
+    words = ["measure", str(mine), "--reference", str(tmp_path / "truth.seg.nrrd"), "--json"]
+    [row] = json.loads(CliRunner().invoke(app, [*words, "--image", str(image)]).stdout)["reference"]
+    assert row["dice"] == pytest.approx(2 / 3)
+    alone = CliRunner().invoke(app, words)
+    assert alone.exit_code == 2
+    assert "not on the same grid (give --image" in alone.stderr
+
+
+def test_command_compares_what_has_one_name(tmp_path) -> None:
+    """DICOM numbers segments from 1: label 5 there is not label 5 of the label map that it was made of."""
+    labels, geometry = box()
+    labels[8, 0, :4], labels[0, :3, 0] = 1, 2
+    truth = Segmentation.from_labels(labels, geometry, names={1: "cyst", 2: "Leber", 7: "Kidney"})
+    mine = Segmentation.from_labels(
+        np.select([labels == 7, labels == 2], [1, 2]), geometry, names={1: "kidney", 2: "liver"}
+    )
+    for name, each in (("truth", truth), ("mine", mine)):
+        write_segmentation(each, tmp_path / f"{name}.seg.nrrd")
+    words = ["measure", str(tmp_path / "mine.seg.nrrd"), "--reference", str(tmp_path / "truth.seg.nrrd")]
+    rows = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["reference"]
+    assert [(row["label"], row["name"], row["reference_label"], row["dice"]) for row in rows] == [
+        (1, "kidney", 7, 1.0),
+        (2, "liver", 2, 1.0),
+        (8, "cyst", 1, 0.0),
+    ]
+
+
+def test_short_diameter_of_a_bar_is_in_its_middle() -> None:
+    """At the very end of the object it would be taken for a mistake."""
+    mask = np.zeros((3, 20, 30), bool)
+    mask[1, 5, 4:25] = True
+    short = alone(mask, (1.0, 1.0, 1.0)).recist.short
+    assert short.length_mm == pytest.approx(1.0)
+    np.testing.assert_allclose(np.array(short.voxels)[:, 2], 14.0, atol=0.1)
+
+
+def test_command_writes_no_table_over_what_it_measures(tmp_path) -> None:
+    labels, geometry = box()
+    path = write_labels(labels, geometry, tmp_path / "labels.nii.gz")
+    result = CliRunner().invoke(app, ["measure", str(path), "--csv", str(path)])
+    assert result.exit_code == 2
+    assert "itself, which is read here; give another name" in result.stderr
+    np.testing.assert_array_equal(read_labels(path).array, labels)
+
+
+def longest_mm(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float:
+    """Between the middles of any two pixel edges of a mask (y, x), by trying all of them."""
+    edges = [
+        (y + dy, x + dx)
+        for y, x in np.argwhere(mask).tolist()
+        for dy, dx in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))
+    ]
+    places = np.array(edges) * spacing
+    return max(float(np.linalg.norm(places - place, axis=1).max()) for place in places)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_longest_diameter_is_that_of_all_pairs_of_edges(seed: int) -> None:
+    """One voxel, lines one voxel thick, diagonals and blots, on pixels of any form."""
+    draw = np.random.default_rng(seed)
+    mask = np.zeros((3, 14, 15), bool)
+    kinds = ("dot", "row", "diagonal", "blot")
+    kind = kinds[seed % 4]
+    if kind == "dot":
+        mask[1, draw.integers(14), draw.integers(15)] = True
+    elif kind == "row":
+        mask[1, draw.integers(14), 2 : draw.integers(4, 15)] = True
+    elif kind == "diagonal":
+        mask[1, np.arange(9) + draw.integers(5), np.arange(9) + draw.integers(5)] = True
+    else:
+        mask[1, 2:12, 2:12] = draw.random((10, 10)) < 0.9
+    spacing = (3.0, *draw.uniform(0.3, 2.5, 2))
+    recist = alone(mask, spacing).recist
+    assert recist.index == 1
+    assert recist.long.length_mm == pytest.approx(longest_mm(mask[1], spacing[1:]))
+    assert 0 < recist.short.length_mm <= recist.long.length_mm

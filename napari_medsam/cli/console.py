@@ -15,6 +15,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 BAD_INPUT = 2
 BUG = 1
@@ -56,7 +57,12 @@ def reported(command: Callable[_Parameters, None]) -> Callable[_Parameters, None
 
 def say(text: str) -> None:
     """Print to stderr, as it is: neither wrapped nor read as markup."""
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table to stdout, names as they are: neither read as markup nor as emoji."""
+    Console(markup=False, emoji=False).print(table)
 
 
 def print_json(value: object) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
+from napari_medsam.cli.console import AsJson, Debug, print_json, print_table, progress_bar, reported, say
 from napari_medsam.cli.model_options import load_predictor
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def _print_table(result: DemoResult) -> None:
         table.add_row(organ.name, f"{organ.dice:.3f}", *volumes, f"{organ.seconds:.2f}")
     table.add_section()
     table.add_row("mean", f"{result.mean_dice:.3f}", "", "", "")
-    Console().print(table)
+    print_table(table)
 
 
 def _open_viewer(result: DemoResult) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, LabelNames, label_text, parse_names
-from napari_medsam.cli.console import print_json, reported
+from napari_medsam.cli.console import print_json, print_table, reported
+from napari_medsam.measurements import volume_text
 
 if TYPE_CHECKING:
     from napari_medsam.measurements import LabelScore
@@ -82,7 +82,7 @@ def _print_table(scores: list[LabelScore], tolerance_mm: float) -> None:
         table.add_column(heading, justify="right")
     for score in scores:
         overlaps = [f"{value:.3f}" for value in (score.dice, score.iou)]
-        volumes = [f"{value:.2f}" for value in (score.reference_ml, score.segmentation_ml)]
+        volumes = map(volume_text, (score.reference_ml, score.segmentation_ml))
         name = label_text(score.label, {score.label: score.name})
         table.add_row(name, *overlaps, f"{score.hd95_mm:.1f}", f"{score.surface_dice:.3f}", *volumes)
     mean = _means(scores)
@@ -95,4 +95,4 @@ def _print_table(scores: list[LabelScore], tolerance_mm: float) -> None:
             f"{mean['surface_dice']:.3f}",
         ]
         table.add_row("mean", *cells, "", "")
-    Console().print(table)
+    print_table(table)

@@ -11,7 +11,7 @@ import typer
 
 from napari_medsam.cli.arguments import ArgumentError, LabelNames, parse_names
 from napari_medsam.cli.console import AsJson, Debug, print_json, reported, say
-from napari_medsam.cli.image_options import Series, TimePoint
+from napari_medsam.cli.image_options import Series, TimePoint, check_not_read
 
 if TYPE_CHECKING:
     from napari_medsam.export import NnunetCase, Segmentation
@@ -110,6 +110,9 @@ def export(
     images: Sequence[Path | None] = image or [None] * len(labels)
     if len(images) != len(labels):
         raise ArgumentError(f"There are {len(labels)} label files and {len(images)} images; pair them.")
+    for each in output:
+        # Labels may be written over: that is how they get their names.
+        check_not_read(f"-o {each}", each, names, *images)
     sets = [each for each in output if is_nnunet(each)]
     if len(labels) > 1 and len(sets) < len(output):
         raise ArgumentError("Several label files make a training set only: give -o Dataset123_Name.")
@@ -123,8 +126,8 @@ def export(
         written.append(folder)
     files = [each for each in output if each not in sets]
     if files:
-        segmentation, _ = read(labels[0], images[0])
-        for note in segmentation.notes:
+        segmentation, scan = read(labels[0], images[0])
+        for note in (*segmentation.notes, *(() if scan is None else scan.notes)):
             say(note)
         for path in files:
             dicom = path.suffix.lower() == ".dcm"
@@ -156,23 +159,14 @@ def _read(
     time_point: int | None,
 ) -> tuple[Segmentation, Volume | None]:
     """Labels with their names, on the grid of their image where one was given."""
-    from dataclasses import replace
-
     from napari_medsam.export import image_of, placed_on, read_segmentation
-    from napari_medsam.terminology import term_for
 
     scan = None if image is None else image_of(path, image, series=series, time_point=time_point)
     found = read_segmentation(path, geometry=None if scan is None else scan.geometry, names_from=names_from)
-    unknown = set(names) - {segment.label for segment in found.segments}
+    unknown = set(names) - set(found.numbers)
     if unknown:
         raise ArgumentError(f"--label {min(unknown)}={names[min(unknown)]} names a label that {path} lacks.")
-    segments = [
-        replace(segment, name=names[segment.label], term=term_for(names[segment.label]))
-        if segment.label in names
-        else segment
-        for segment in found.segments
-    ]
-    found = replace(found, segments=tuple(segments))
+    found = found.named(names)
     if scan is not None:
         found = placed_on(found, scan.geometry, resample=None if resample is None else resample.value)
     return found, scan

@@ -56,8 +56,7 @@ def check_output(output: Path, image: Path, series: str | None) -> None:
         raise ArgumentError(f"--output {output} must end in one of {', '.join(_OUTPUT_SUFFIXES)}.")
     if not output.absolute().parent.is_dir():
         raise ArgumentError(f"--output {output} lies in no folder that exists; make it, or give another.")
-    if output.exists() and image.exists() and output.samefile(image):
-        raise ArgumentError(f"--output {output} is the image itself; give the label map another name.")
+    check_not_read(f"--output {output}", output, image)
     if output.name.lower().endswith(_NIFTI):
         from napari_medsam.formats.bids import free_sidecars
         from napari_medsam.formats.common import told
@@ -70,6 +69,28 @@ def check_output(output: Path, image: Path, series: str | None) -> None:
 
         dicom_library("highdicom")
         series_files(image, series)
+
+
+def check_not_read(typed: str, output: Path, *read: Path | None) -> None:
+    """Refuse to write over what a command reads.
+
+    Parameters
+    ----------
+    typed
+        The option with its value, for the message.
+    output
+        What is to be written.
+    read
+        Files and folders that are read, None for those not given.
+
+    Raises
+    ------
+    ArgumentError
+        When one of them is the output.
+    """
+    for path in read:
+        if path is not None and output.exists() and path.exists() and output.samefile(path):
+            raise ArgumentError(f"{typed} is {path} itself, which is read here; give another name.")
 
 
 def write_output(

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, LabelNames, label_text, parse_axis, parse_names
-from napari_medsam.cli.console import AsJson, Debug, reported, say
-from napari_medsam.cli.image_options import Series, TimePoint
+from napari_medsam.cli.console import AsJson, Debug, print_table, reported, say
+from napari_medsam.cli.image_options import Series, TimePoint, check_not_read
+from napari_medsam.measurements import volume_text
 
 if TYPE_CHECKING:
     from napari_medsam.measurements import LabelScore, Measurement
@@ -66,32 +66,34 @@ def measure(
     from napari_medsam.export import image_of, placed_on, read_segmentation
     from napari_medsam.formats.common import replacing
     from napari_medsam.measurements import (
-        compare_labels,
-        measure_labels,
+        compare_segments,
+        measure_segments,
         measurements_to_csv,
         measurements_to_json,
     )
-    from napari_medsam.volume import read_labels
     from napari_medsam.windowing import guess_modality
 
+    if csv is not None:
+        check_not_read(f"--csv {csv}", csv, labels, image, reference)
     scan = None if image is None else image_of(labels, image, series=series, time_point=time_point)
-    found = read_segmentation(labels, geometry=None if scan is None else scan.geometry).flattened()
+    found = read_segmentation(labels, geometry=None if scan is None else scan.geometry)
+    truth = None if reference is None else read_segmentation(reference, geometry=found.geometry).flattened()
     if scan is not None:
         found = placed_on(found, scan.geometry)
-    geometry = found.geometry
-    names = {each.label: each.name for each in found.segments} | parse_names(label or [])
-    measured = measure_labels(
-        found.labels, geometry, image=scan, names=names, axis=parse_axis(axis, geometry)
-    )
+        truth = None if truth is None else placed_on(truth, scan.geometry)
+    found = found.named(parse_names(label or []))
+    measured = measure_segments(found, image=scan, axis=parse_axis(axis, found.geometry))
     scores: list[LabelScore] = []
-    if reference is not None:
-        truth = read_labels(reference)
-        difference = geometry.difference(truth.geometry)
-        if difference:
-            raise ArgumentError(f"{labels} and {reference} are not on the same grid: {difference}")
-        scores = compare_labels(
-            truth.array, found.labels, geometry.spacing, tolerance_mm=tolerance_mm, names=names
-        )
+    if truth is not None:
+        if difference := found.geometry.difference(truth.geometry):
+            raise ArgumentError(
+                f"{labels} and {reference} are not on the same grid (give --image where one is a part of "
+                f"the other): {difference}"
+            )
+        scores = compare_segments(truth, found.flattened(), tolerance_mm=tolerance_mm)
+    for each in (found, truth, scan):
+        for note in () if each is None else each.notes:
+            say(note)
     if csv is not None:
         with replacing(csv, ".csv") as temporary:
             temporary.write_text(measurements_to_csv(measured, scores), encoding="utf-8", newline="")
@@ -99,8 +101,6 @@ def measure(
     if as_json:
         typer.echo(measurements_to_json(measured, scores, unit=unit, tolerance_mm=tolerance_mm), nl=False)
         return
-    for note in (*found.notes, *(() if scan is None else scan.notes)):
-        say(note)
     _print_measurements(measured, unit)
     if scores:
         _print_scores(scores, tolerance_mm)
@@ -117,7 +117,7 @@ def _print_measurements(measured: list[Measurement], unit: str) -> None:
     for each in measured:
         recist, values = each.recist, each.intensities
         cells = [
-            f"{each.volume_ml:.2f}",
+            volume_text(each.volume_ml),
             "" if each.surface_mm2 is None else f"{each.surface_mm2 / 100:.1f}",
             f"{recist.long.length_mm:.1f} x {recist.short.length_mm:.1f}",
         ]
@@ -125,7 +125,7 @@ def _print_measurements(measured: list[Measurement], unit: str) -> None:
             cells.append(f"{values.mean:.1f} ± {values.sd:.1f}")
         name = label_text(each.label, {each.label: each.name})
         table.add_row(name, f"{each.slices[0]} to {each.slices[1]}", *cells)
-    Console().print(table)
+    print_table(table)
 
 
 def _print_scores(scores: list[LabelScore], tolerance_mm: float) -> None:
@@ -139,7 +139,7 @@ def _print_scores(scores: list[LabelScore], tolerance_mm: float) -> None:
             f"{score.iou:.3f}",
             f"{score.hd95_mm:.1f}",
             f"{score.surface_dice:.3f}",
-            f"{score.reference_ml:.2f}",
+            volume_text(score.reference_ml),
             f"{score.volume_difference_ml:+.2f}",
         )
-    Console().print(table)
+    print_table(table)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 from rich.table import Column, Table
 
-from napari_medsam.cli.console import AsJson, Debug, print_json, reported, say
+from napari_medsam.cli.console import AsJson, Debug, print_json, print_table, reported, say
 
 if TYPE_CHECKING:
     from napari_medsam.models.specs import ModelSpec
@@ -39,7 +39,7 @@ def list_models(as_json: AsJson = False, debug: Debug = False) -> None:
         size = f"{spec.size_bytes / 1e6:.0f}" if spec.size_bytes else ""
         prompts = ", ".join(sorted(spec.supported_prompts))
         table.add_row(name, "yes" if here[name] else "no", size, prompts, spec.licence, spec.trained_on)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, parse_axis
-from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
+from napari_medsam.cli.console import AsJson, Debug, print_json, print_table, progress_bar, reported, say
 from napari_medsam.cli.image_options import (
     OUTPUT_HELP,
     Image,
@@ -167,4 +166,4 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
         box = ",".join(str(edge) for edge in row["box"])
         numbers = f"{row['area_mm2']:.0f}", f"{row['score']:.2f}", f"{row['stability']:.2f}"
         table.add_row(str(row["label"]), box, *numbers)
-    Console().print(table)
+    print_table(table)

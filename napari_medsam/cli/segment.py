@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, build_objects, label_text, parse_axis, parse_range
-from napari_medsam.cli.console import AsJson, Debug, print_json, progress_bar, reported, say
+from napari_medsam.cli.console import AsJson, Debug, print_json, print_table, progress_bar, reported, say
 from napari_medsam.cli.image_options import (
     OUTPUT_HELP,
     Image,
@@ -25,6 +24,7 @@ from napari_medsam.cli.image_options import (
 )
 from napari_medsam.cli.model_options import Device, Engine, Model, NoCache, Precision, Window, load_predictor
 from napari_medsam.cli.review_report import check_report, ends, write_report
+from napari_medsam.measurements import volume_text
 
 if TYPE_CHECKING:
     from napari_medsam.prompts import ObjectPrompts
@@ -363,11 +363,11 @@ def _print_table(found: Sequence[Found]) -> None:
     for each in found:
         name = label_text(each.label, {each.label: each.name})
         span = f"{each.slices[0]} to {each.slices[1]}" if each.slices else "nothing found"
-        size = [str(each.voxels), f"{each.volume_ml:.2f}"]
+        size = [str(each.voxels), volume_text(each.volume_ml)]
         score = "" if each.weakest_score is None else f"{each.weakest_score:.2f}"
         weakest = "" if each.weakest_slice is None else str(each.weakest_slice)
         table.add_row(name, span, *size, weakest, score)
-    Console().print(table)
+    print_table(table)
     for each in found:
         name = label_text(each.label, {each.label: each.name})
         say(f"{name}: {each.look}.")

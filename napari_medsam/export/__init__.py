@@ -8,10 +8,11 @@ from napari_medsam.export.files import SUFFIXES, read_if_labels, read_segmentati
 from napari_medsam.export.grids import GridError, Resampling, placed_on
 from napari_medsam.export.nnunet import NnunetCase, is_nnunet, write_nnunet
 from napari_medsam.export.objects import segmentation_of_objects
-from napari_medsam.export.series import image_of, series_files
+from napari_medsam.export.series import OTHER_SERIES, image_of, series_files, series_named_in
 from napari_medsam.segments import Segment, Segmentation, SegmentationError
 
 __all__ = [
+    "OTHER_SERIES",
     "SUFFIXES",
     "GridError",
     "NnunetCase",
@@ -26,6 +27,7 @@ __all__ = [
     "read_segmentation",
     "segmentation_of_objects",
     "series_files",
+    "series_named_in",
     "write_nnunet",
     "write_segmentation",
 ]

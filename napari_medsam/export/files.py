@@ -105,9 +105,11 @@ def read_if_labels(path: str | Path, *, geometry: Geometry | None = None) -> Seg
     """
     path = Path(path)
     with told(path, "read"):
-        if _says_labels(path):
-            return read_segmentation(path, geometry=geometry)
-        is_named = path.name.lower().endswith(_NIFTI) and path.is_file() and _nifti_table(path, [])
+        says_so = _says_labels(path)
+        is_nifti = path.name.lower().endswith(_NIFTI) and path.is_file()
+        is_named = not says_so and is_nifti and _nifti_table(path, [])
+    if says_so:
+        return read_segmentation(path, geometry=geometry)
     if not is_named and _LIKE_LABELS.search(_STEM.sub("", path.name)) is None:
         return None
     try:
@@ -161,6 +163,8 @@ def write_segmentation(
         if suffix == ".dcm":
             if not series:
                 raise VolumeError("a DICOM segmentation refers to a DICOM series, expected the files of one.")
+            if path.exists() and any(map(path.samefile, series)):
+                raise VolumeError("it is an image of the series itself, expected another name.")
             with replacing(path, suffix) as temporary:
                 write_dicom_seg(segmentation, temporary, series, __version__)
                 _check_masks(read_dicom_seg(temporary), segmentation)
@@ -201,7 +205,9 @@ def _read(path: Path, geometry: Geometry | None) -> Segmentation:
     terms: dict[int, Term] = {}
     notes = list(volume.notes)
     if path.name.lower().endswith(_NIFTI):
-        for label, row in _nifti_table(path, notes).items():
+        with told(path, "read"):
+            table = _nifti_table(path, notes)
+        for label, row in table.items():
             names[label] = row.name
             if row.color is not None:
                 colors[label] = row.color
@@ -221,7 +227,7 @@ def _read(path: Path, geometry: Geometry | None) -> Segmentation:
 def _header_table(path: Path) -> dict[int, bids.LabelRow]:
     """What a NIfTI file's header says of the labels."""
     found = [
-        caret.parse_label_table(content) for code, content in read_extensions(path) if code == caret.ECODE
+        caret.parse_label_table(content) for code, content in read_extensions(path) if code in caret.ECODES
     ]
     return {
         label: bids.LabelRow(name, color, None)
@@ -232,8 +238,7 @@ def _header_table(path: Path) -> dict[int, bids.LabelRow]:
 
 def _nifti_table(path: Path, notes: list[str]) -> dict[int, bids.LabelRow]:
     """What the header, and the table beside the file, say of the labels."""
-    with told(path, "read"):
-        rows = _header_table(path)
+    rows = _header_table(path)
     beside = bids.sidecar_path(path, ".tsv")
     if not beside.is_file():
         return rows
@@ -273,18 +278,24 @@ def _renamed(segmentation: Segmentation, table: dict[int, bids.LabelRow]) -> Seg
 def _write_nifti(segmentation: Segmentation, path: Path, suffix: str, sources: Sequence[str]) -> list[Path]:
     flat = segmentation.flattened()
     table, description = bids.free_sidecars(path)
-    with ExitStack() as files:
-        # The label map takes its place last: with it there, the others are.
-        voxels = files.enter_context(replacing(path, suffix))
-        write_nifti(
-            flat.labels, flat.geometry, voxels, [(caret.ECODE, caret.build_label_table(flat.segments))]
-        )
-        _check(_read(voxels, None), flat)
-        for beside, text in (
-            (table, bids.table_text(flat.segments)),
-            (description, bids.description_text(sources, __version__, overlaps=flat is not segmentation)),
-        ):
-            files.enter_context(replacing(beside, beside.suffix)).write_text(text, encoding="utf-8")
+    fresh = [beside for beside in (table, description) if not beside.exists()]
+    try:
+        with ExitStack() as files:
+            # The label map takes its place last: with it there, the others are.
+            voxels = files.enter_context(replacing(path, suffix))
+            names = [(caret.ECODES[0], caret.build_label_table(flat.segments))]
+            write_nifti(flat.labels, flat.geometry, voxels, names)
+            _check(_read(voxels, None), flat)
+            for beside, text in (
+                (table, bids.table_text(flat.segments)),
+                (description, bids.description_text(sources, __version__, overlaps=flat is not segmentation)),
+            ):
+                temporary = files.enter_context(replacing(beside, beside.suffix))
+                temporary.write_text(text, encoding="utf-8")
+    except Exception:
+        for beside in fresh:
+            beside.unlink(missing_ok=True)
+        raise
     return [path, table, description]
 
 

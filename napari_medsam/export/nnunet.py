@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medsam.formats.common import told
-from napari_medsam.formats.nifti import write_nifti
-from napari_medsam.geometry import Volume, VolumeError
+from napari_medsam.formats.nifti import read_nifti, write_nifti
+from napari_medsam.geometry import Geometry, Volume, VolumeError
 from napari_medsam.windowing import guess_modality
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _fill(cases: Iterable[NnunetCase], folder: Path) -> dict[str, int]:
         if voxels.dtype == np.float16:
             voxels = voxels.astype(np.float32)
         geometry = case.image.geometry
-        write_nifti(voxels, geometry, folder / "imagesTr" / f"{case.name}_0000.nii.gz")
-        write_nifti(_renumbered(case, labels), geometry, target)
+        _write(voxels, geometry, folder / "imagesTr" / f"{case.name}_0000.nii.gz")
+        _write(_renumbered(case, labels), geometry, target)
         count += 1
     if not count:
         raise VolumeError("there is no case, expected at least one image with labels.")
@@ -127,6 +127,17 @@ def _fill(cases: Iterable[NnunetCase], folder: Path) -> dict[str, int]:
     }
     (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return labels
+
+
+def _write(voxels: np.ndarray, geometry: Geometry, path: Path) -> None:
+    """Write voxels (z, y, x) and compare what can be read back."""
+    write_nifti(voxels, geometry, path)
+    found = read_nifti(path)
+    same_place = not geometry.difference(found.geometry)
+    if not same_place or not np.array_equal(found.array, voxels, equal_nan=voxels.dtype.kind == "f"):
+        raise VolumeError(
+            f"what was read back of '{path.name}' differs, expected the same; try another disk."
+        )
 
 
 def _check(case: NnunetCase) -> None:

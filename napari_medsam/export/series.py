@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from napari_medsam.formats.common import told
@@ -10,13 +11,15 @@ from napari_medsam.formats.dicom_objects import header_of, referenced_series
 from napari_medsam.geometry import Volume, VolumeError
 from napari_medsam.volume import list_series, read_volume
 
-__all__ = ["image_of", "series_files"]
+__all__ = ["OTHER_SERIES", "image_of", "series_files", "series_named_in"]
+
+OTHER_SERIES = "The labels were made on another DICOM series than this one: is it the right patient?"
 
 
 def image_of(
     labels: Path, image: Path, *, series: str | None = None, time_point: int | None = None
 ) -> Volume:
-    """Read the image that labels belong to.
+    """Read the image that labels belong to; a note says so when they name another DICOM series.
 
     Parameters
     ----------
@@ -34,11 +37,37 @@ def image_of(
     VolumeError, GeometryError
         When there is no such image, or it cannot be read.
     """
-    if series is None and image.is_dir() and labels.is_file() and looks_like_dicom(labels):
-        with told(labels, "read"):
-            wanted = referenced_series(header_of(labels))
-        series = next((found.uid for found in list_series(image) if found.uid in wanted), None)
-    return read_volume(image, series=series, time_point=time_point)
+    wanted = series_named_in(labels)
+    there = list_series(image) if wanted and image.is_dir() else []
+    if series is None:
+        series = next((each.uid for each in there if each.uid in wanted), None)
+    volume = read_volume(image, series=series, time_point=time_point)
+    used = [each.uid for each in there if series in (None, each.uid, each.description)]
+    # An anonymiser may have emptied the UID.
+    if any(uid and uid not in wanted for uid in used):
+        volume = replace(volume, notes=(*volume.notes, OTHER_SERIES))
+    return volume
+
+
+def series_named_in(labels: Path) -> tuple[str, ...]:
+    """Return the UIDs of the series that a DICOM segmentation or structure set was made on.
+
+    Returns
+    -------
+    tuple of str
+        Empty for any other file, and where it does not say.
+
+    Raises
+    ------
+    VolumeError
+        When it is a damaged DICOM file.
+    """
+    if not labels.is_file() or not looks_like_dicom(labels):
+        return ()
+    with told(labels, "read"):
+        # Images can be read without the extra that the others need.
+        is_image = read_dicom_header(labels) is not None
+        return () if is_image else referenced_series(header_of(labels))
 
 
 def series_files(image: Path, series: str | None = None) -> tuple[Path, ...]:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from napari_medsam.formats.common import printable
 from napari_medsam.geometry import VolumeError
-from napari_medsam.segments import Color, Segment, SegmentationError
+from napari_medsam.segments import LONGEST_NAME, Color, Segment, SegmentationError
 from napari_medsam.terminology import Term
 
 __all__ = ["LabelRow", "description_text", "free_sidecars", "parse_table", "sidecar_path", "table_text"]
 
 _COLUMNS = ("index", "name", "color")
 _CODES = ("category", "type", "modifier", "region")
+_MISSING = "n/a"
 _MOST_BYTES = 2**24
 _MAX_LABEL = 2**32 - 1
 _OURS = "Segmentation made interactively with napari-medsam."
@@ -66,7 +67,7 @@ def table_text(segments: Iterable[Segment]) -> str:
     for segment in segments:
         color = "#" + "".join(f"{part:02x}" for part in segment.color)
         codes = segment.term.codes() if segment.term is not None else {}
-        row = [segment.label, segment.name, color, *(codes.get(kind, "n/a") for kind in _CODES)]
+        row = [segment.label, segment.name, color, *(codes.get(kind, _MISSING) for kind in _CODES)]
         table.writerow(row)
     return text.getvalue()
 
@@ -119,10 +120,10 @@ def _is_ours(path: Path) -> bool:
 
 
 def _row(row: dict[str, str | None]) -> LabelRow:
-    color = (row.get("color") or "").strip().removeprefix("#")
-    parts = tuple(bytes.fromhex(color)) if len(color) == 6 else None
+    name = (row["name"] or "").strip()
+    color = re.fullmatch("#?" + 3 * "([0-9a-fA-F]{2})", (row.get("color") or "").strip())
     return LabelRow(
-        printable(row["name"] or ""),
-        None if parts is None else (parts[0], parts[1], parts[2]),
+        "" if name == _MISSING else printable(name, LONGEST_NAME),
+        None if color is None else (int(color[1], 16), int(color[2], 16), int(color[3], 16)),
         Term.from_codes(row),
     )

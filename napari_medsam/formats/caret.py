@@ -1,7 +1,8 @@
 """Names and colours of labels in a NIfTI header: Caret's XML label table, as TotalSegmentator writes it.
 
 TotalSegmentator and Nora look for it in the header's first extension, under code 0. That code says "of
-unknown type", so a reader has to look at the content; others pass it over.
+unknown type", so a reader has to look at the content; others pass it over. Connectome Workbench writes the
+same table under 30, the code that the NIfTI standard gives to Caret.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from xml.etree import ElementTree
 
 from napari_medsam.segments import Color, Segment, SegmentationError
 
-__all__ = ["ECODE", "build_label_table", "parse_label_table"]
+__all__ = ["ECODES", "build_label_table", "parse_label_table"]
 
-ECODE = 0
+ECODES = 0, 30
+"""Codes of header extensions that may hold the table; the first is the one to write."""
+
 _MOST_LABELS = 2**16
 _FIELDS = ("Red", "Green", "Blue")
 

@@ -111,9 +111,9 @@ def placed(shape: tuple[int, int, int], affine: NDArray[np.float64], notes: list
     return geometry
 
 
-def printable(text: str) -> str:
-    """Text of a file, which may be damaged, as part of one line: odd characters as "?", 160 at most."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:160])
+def printable(text: str, most: int = 160) -> str:
+    """Text of a file, which may be damaged, as part of one line: odd characters as "?", not too many."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:most])
 
 
 @contextmanager

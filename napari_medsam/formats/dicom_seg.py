@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_medsam.formats.dicom_objects import dicom_library, header_of, understood
 from napari_medsam.geometry import TOLERANCE_MM, Geometry, VolumeError
-from napari_medsam.segments import Color, Segment, Segmentation, default_color
+from napari_medsam.segments import LONGEST_NAME, Color, Segment, Segmentation, default_color
 from napari_medsam.terminology import OTHER, Code, Term
 
 if TYPE_CHECKING:
@@ -25,6 +25,19 @@ _MOST_VOXELS = 2**31
 _SOFTWARE = "napari-medsam"
 _UNEVEN = 0.05
 """Part of a slice distance by which rounded positions may differ, as in series."""
+
+_UTF8 = "ISO_IR 192"
+_MAY_BE_EMPTY = (
+    "AccessionNumber",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+)
+"""What DICOM wants to be there, be it without a value (type 2)."""
 
 _HALF = 0.5
 """A fractional segment is where its probability or its share of the voxel is at least this."""
@@ -83,6 +96,8 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, images: Sequence[Pat
             device_serial_number="none",
             content_description="Segmentation made interactively",
             content_label="SEGMENTATION",
+            # That of the images need not have the letters of the names.
+            specific_character_set=_UTF8,
         )
         for item, segment in zip(seg.SegmentSequence, segments, strict=True):
             modifier = (segment.term or OTHER).modifier
@@ -144,6 +159,9 @@ def _completed(headers: Sequence[Dataset]) -> list[str]:
         "PatientBirthDate": pydicom.valuerep.DA,
     }
     for header in headers:
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in header:
+                setattr(header, keyword, "")
         for keyword in ("SOPClassUID", "SOPInstanceUID"):
             if not header.get(keyword):
                 # The file itself says them a second time.
@@ -211,16 +229,18 @@ def _pixels(segmentation: Segmentation, segments: Sequence[Segment]) -> NDArray:
 def _description(number: int, segment: Segment, version: str) -> Any:
     highdicom = dicom_library("highdicom")
     term = segment.term or OTHER
+    # A backslash separates values in DICOM.
+    name = segment.name.replace("\\", "/")[:64]
     family = highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence")
     return highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=segment.name[:64],
+        segment_label=name,
         segmented_property_category=_coded(term.category),
         segmented_property_type=_coded(term.type),
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(_SOFTWARE, family, version),
         tracking_uid=highdicom.UID(),
-        tracking_id=segment.name[:64],
+        tracking_id=name,
         anatomic_regions=None if term.region is None else [_coded(term.region)],
         display_color=highdicom.color.CIELabColor.from_rgb(*segment.color),
     )
@@ -259,7 +279,7 @@ def _segment(item: Dataset, number: int) -> Segment:
         said = Term(category, kind, modifier, _code(item, "AnatomicRegionSequence"))
         term = None if said == OTHER else said
     name = str(item.get("SegmentLabel") or "").strip() or (term.name if term else f"segment {number}")
-    return Segment(number, name[:256], _color(item) or default_color(number), term)
+    return Segment(number, name[:LONGEST_NAME], _color(item) or default_color(number), term)
 
 
 def _code(item: Dataset, keyword: str) -> Code | None:

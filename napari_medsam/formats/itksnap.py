@@ -47,7 +47,9 @@ def parse_description(path: Path) -> dict[int, tuple[str, Color]]:
     if path.stat().st_size > _MOST_BYTES:
         raise SegmentationError(f"'{path}' has {path.stat().st_size} bytes, too many for names of labels.")
     found: dict[int, tuple[str, Color]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1
+    ):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_medsam.formats.dicom_objects import header_of, understood
 from napari_medsam.geometry import Geometry, VolumeError
-from napari_medsam.segments import Color, Segment, Segmentation, default_color
+from napari_medsam.segments import LONGEST_NAME, Color, Segment, Segmentation, default_color
 from napari_medsam.terminology import term_for
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _filled(roi: Dataset, geometry: Geometry, outside: list[int]) -> NDArray[np.
 
 
 def _segment(roi: Dataset, names: dict[int, str], label: int, layer: int) -> Segment:
-    name = names.get(int(roi.ReferencedROINumber), "").strip()[:256] or f"structure {label}"
+    name = names.get(int(roi.ReferencedROINumber), "").strip()[:LONGEST_NAME] or f"structure {label}"
     return Segment(label, name, _color(roi) or default_color(label), term_for(name), layer)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_medsam.formats.common import GZIP_LEVEL
 from napari_medsam.formats.itk import read_all
 from napari_medsam.geometry import VolumeError
-from napari_medsam.segments import Color, Segment, Segmentation, default_color
+from napari_medsam.segments import LONGEST_NAME, Color, Segment, Segmentation, default_color
 from napari_medsam.terminology import OTHER, Code, Term
 
 __all__ = ["is_slicer", "read_slicer", "write_slicer"]
@@ -125,7 +125,7 @@ def _segments(fields: Mapping[str, str], layers: NDArray[np.unsignedinteger]) ->
         label = _whole(about["LabelValue"], 1 if len(layers) > 1 else n + 1)
         if not 0 <= layer < len(layers):
             raise VolumeError(f"segment {n} lies in layer {layer}, but there are only {len(layers)}.")
-        name = (about["Name"] or about["ID"] or "").strip()[:256] or f"label {label}"
+        name = (about["Name"] or about["ID"] or "").strip()[:LONGEST_NAME] or f"label {label}"
         color = _color(about["Color"]) or default_color(n + 1)
         segments.append(Segment(label, name, color, _term(fields.get(f"Segment{n}_Tags", "")), layer))
     known = {(segment.layer, segment.label) for segment in segments}

@@ -14,10 +14,11 @@ from napari_medsam.measurements.objects import (
     Recist,
     each_measured,
     measure_labels,
+    measure_segments,
     surface_mm2,
 )
-from napari_medsam.measurements.scores import LabelScore, compare_labels, compare_masks
-from napari_medsam.measurements.table import measurements_to_csv, measurements_to_json
+from napari_medsam.measurements.scores import LabelScore, compare_labels, compare_masks, compare_segments
+from napari_medsam.measurements.table import measurements_to_csv, measurements_to_json, volume_text
 
 __all__ = [
     "PERCENTILES",
@@ -29,9 +30,12 @@ __all__ = [
     "Recist",
     "compare_labels",
     "compare_masks",
+    "compare_segments",
     "each_measured",
     "measure_labels",
+    "measure_segments",
     "measurements_to_csv",
     "measurements_to_json",
     "surface_mm2",
+    "volume_text",
 ]

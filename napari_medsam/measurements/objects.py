@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from napari_medsam.metrics import long_diameter_mm, recist_mm, volume_ml
 
 if TYPE_CHECKING:
     from napari_medsam.geometry import Geometry, Volume
+    from napari_medsam.segments import Segmentation
 
 __all__ = [
     "PERCENTILES",
@@ -25,6 +26,7 @@ __all__ = [
     "Recist",
     "each_measured",
     "measure_labels",
+    "measure_segments",
     "surface_mm2",
 ]
 
@@ -154,9 +156,30 @@ def measure_labels(
     Raises
     ------
     MeasurementError
-        When labels, geometry and image do not belong together, or there are more than 65536 labels.
+        When labels, geometry and image do not belong together, labels are no whole numbers from 0 up, or
+        there are more than 65536 of them.
     """
     return list(each_measured(labels, geometry, image=image, names=names, axis=axis))
+
+
+def measure_segments(
+    segmentation: Segmentation, *, image: Volume | None = None, axis: int = 0
+) -> list[Measurement]:
+    """Measure every segment that has a voxel, those that overlap others too; see `measure_labels`.
+
+    Labels of the result are `Segmentation.numbers`, in ascending order.
+    """
+    found = []
+    for layer, labels in enumerate(segmentation.layers):
+        known = {
+            segment.label: (number, segment.name)
+            for segment, number in zip(segmentation.segments, segmentation.numbers, strict=True)
+            if segment.layer == layer
+        }
+        for each in each_measured(labels, segmentation.geometry, image=image, axis=axis):
+            number, name = known[each.label]
+            found.append(replace(each, label=number, name=name))
+    return sorted(found, key=lambda each: each.label)
 
 
 def each_measured(
@@ -230,6 +253,10 @@ def _boxes(labels: NDArray) -> list[tuple[int, tuple[slice, ...]]]:
     if labels.dtype.itemsize <= 2 and labels.dtype.kind == "u":
         # Sorting the voxels of a large volume, only to learn which labels there are, takes a second.
         return [(n, box) for n, box in enumerate(find_objects(labels), start=1) if box is not None]
+    if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+        raise MeasurementError(
+            f"Labels must be whole numbers from 0 up, not {labels.dtype} below 0 or between."
+        )
     values = np.unique(labels)
     if len(values) > _MOST_LABELS:
         raise MeasurementError(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_medsam.metrics import dice, hd95_mm, iou, surface_dice, volume_ml
 
-__all__ = ["LabelScore", "compare_labels", "compare_masks"]
+if TYPE_CHECKING:
+    from napari_medsam.segments import Segmentation
+
+__all__ = ["LabelScore", "compare_labels", "compare_masks", "compare_segments"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class LabelScore:
     reference_ml, segmentation_ml, volume_difference_ml : float
         Volumes, and the segmentation's minus the reference's.
     reference_label : int
-        Which label of the reference this is about.
+        Which label of the reference this is about; 0 where it has none for it.
     """
 
     label: int
@@ -81,6 +86,46 @@ def compare_labels(
         )
         for label in sorted({*np.unique(reference).tolist(), *np.unique(segmentation).tolist()} - {0})
     ]
+
+
+def compare_segments(
+    reference: Segmentation, segmentation: Segmentation, *, tolerance_mm: float = 2.0
+) -> list[LabelScore]:
+    """Score segments against those of the same name; see `compare_labels`.
+
+    Programs number as they like, and DICOM has to. Where the reference has no such name, the segment of the
+    same number is the counterpart, unless that is the counterpart of another one by its name.
+
+    Parameters
+    ----------
+    reference, segmentation
+        On one grid, one layer each. A segment that only the reference has keeps its label if that is free
+        here, and gets the next free one if not.
+    tolerance_mm
+        For the surface Dice.
+
+    Raises
+    ------
+    SegmentationError
+        When there is more than one layer.
+    MetricError
+        When the shapes differ, or the tolerance is negative.
+    """
+    own = {segment.name.casefold(): segment.label for segment in segmentation.segments}
+    numbers = {segment.label: own.get(segment.name.casefold()) for segment in reference.segments}
+    taken = set(numbers.values())
+    free = count(1 + max([0, *own.values(), *numbers]))
+    meant = {label: n or (next(free) if label in taken else label) for label, n in numbers.items()}
+    truth = np.zeros(reference.labels.shape, np.uint32)
+    for label, number in meant.items():
+        truth[reference.labels == label] = number
+    names = {meant[each.label]: each.name for each in reference.segments}
+    names |= {each.label: each.name for each in segmentation.segments}
+    labels = {number: label for label, number in meant.items()}
+    found = compare_labels(
+        truth, segmentation.labels, segmentation.geometry.spacing, tolerance_mm=tolerance_mm, names=names
+    )
+    return [replace(score, reference_label=labels.get(score.label, 0)) for score in found]
 
 
 def compare_masks(

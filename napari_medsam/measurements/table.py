@@ -14,7 +14,14 @@ from napari_medsam.measurements.objects import PERCENTILES, Measurement
 if TYPE_CHECKING:
     from napari_medsam.measurements.scores import LabelScore
 
-__all__ = ["measurements_to_csv", "measurements_to_json"]
+__all__ = ["measurements_to_csv", "measurements_to_json", "volume_text"]
+
+_SMALL_ML = 0.1
+
+
+def volume_text(volume_ml: float) -> str:
+    """Volume in mL for a person: two decimals, but of a small lesion two digits, which would be 0.00."""
+    return f"{volume_ml:.2g}" if 0 < volume_ml < _SMALL_ML else f"{volume_ml:.2f}"
 
 
 def measurements_to_csv(
@@ -92,6 +99,7 @@ def _row(measurement: Measurement) -> dict[str, object]:
         "name": measurement.name,
         "voxels": measurement.voxels,
         "volume_ml": measurement.volume_ml,
+        "slice_axis": recist.axis,
         "first_slice": measurement.slices[0],
         "last_slice": measurement.slices[1],
         "surface_mm2": measurement.surface_mm2,

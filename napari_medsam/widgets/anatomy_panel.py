@@ -70,8 +70,8 @@ class AnatomyPanel(Panel):
             self.text.setText(NO_CODE.format(name))
         else:
             how = BY_NAME if thing.term is None else ""
-            code = term.type
-            self.text.setText(CODED.format(name, escape(term.name), escape(code.scheme), code.value, how))
+            code = escape(term.name), escape(term.type.scheme), escape(term.type.value)
+            self.text.setText(CODED.format(name, *code, how))
 
     def _find(self, text: str) -> None:
         found = find_terms(text, SHOWN) if text.strip() else []

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_medsam.export import is_nnunet
 from napari_medsam.widgets.label_files import voxels_path
+from napari_medsam.widgets.parts import may_replace
 from napari_medsam.widgets.saving import (
     KINDS,
     NIFTI,
@@ -116,13 +117,12 @@ class Keeper(QObject):
         asked = Path(chosen)
         ending = next((each for each, name in kinds.items() if name == kind), NIFTI)
         path = path_of_kind(asked, ending, is_chosen=kind not in (usual, ""))
-        unasked = [each for each in (path, voxels_path(path)) if each != asked and each.exists()]
-        if unasked and self._saved_to.get(path) is not layers:
-            buttons = QMessageBox.StandardButton
-            text = f"'{unasked[0]}' is there already. Replace it?"
-            if QMessageBox.question(self._window(), title, text, buttons.Yes | buttons.No) != buttons.Yes:
-                return None
-        return path
+        own = [each for each, saved in self._saved_to.items() if saved is layers]
+        unasked = [each for each in (path, voxels_path(path)) if each != asked and path not in own]
+        if not path.exists() and prompts_path(path) not in map(prompts_path, own):
+            # Those of a file that is to be replaced go with it.
+            unasked.append(prompts_path(path))
+        return path if may_replace(self._window(), title, unasked) else None
 
     def _is_taken(self, path: Path) -> bool:
         """Whether another image's labels are there, or are being written there just now."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,15 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_medsam.export import GridError, placed_on, read_if_labels, series_files, write_segmentation
+from napari_medsam.export import (
+    OTHER_SERIES,
+    GridError,
+    placed_on,
+    read_if_labels,
+    series_files,
+    series_named_in,
+    write_segmentation,
+)
 from napari_medsam.prompts import PromptError
 from napari_medsam.segments import Color, Segmentation, default_color
 from napari_medsam.terminology import Term
@@ -51,7 +61,9 @@ def names_of(features: Mapping[str, Any]) -> dict[int, str]:
     if INDEX not in features or NAME not in features:
         return {}
     rows = zip(features[INDEX], features[NAME], strict=True)
-    return {int(n): name for n, name in rows if isinstance(name, str) and name not in ("", f"label {n}")}
+    # Other plugins keep what they like in columns of these names.
+    known = {int(float(n)): name for n, name in rows if isinstance(n, Real) and float(n).is_integer()}
+    return {n: name for n, name in known.items() if isinstance(name, str) and name not in ("", f"label {n}")}
 
 
 def terms_of(metadata: Mapping[str, Any]) -> dict[int, Term]:
@@ -151,8 +163,8 @@ def layers_of(
 def read_layers(path: str) -> tuple[list[LayerData], tuple[str, ...]] | None:
     """Read a file that holds labels as label layers.
 
-    Labels whose voxels are those of an image in the viewer are put in their place on it. A structure set is
-    filled in on the image, which has to be open.
+    Labels whose voxels are those of an image in the viewer are put in their place on it, on the DICOM series
+    that they name before others. A structure set is filled in on the image, which has to be open.
 
     Returns
     -------
@@ -164,21 +176,26 @@ def read_layers(path: str) -> tuple[list[LayerData], tuple[str, ...]] | None:
     VolumeError, GeometryError, SegmentationError
         When it holds labels, but cannot be read.
     """
+    wanted = series_named_in(Path(path))
     images = _images()
-    grids = [geometry for geometry, _ in images]
+    named = [known for known in images if known[1][METADATA_KEY].get("series") in wanted]
+    grids = [geometry for geometry, _ in named or images]
     only = grids[0] if grids and not any(map(grids[0].difference, grids[1:])) else None
     found = read_if_labels(path, geometry=only)
     if found is None:
         return None
     name = stem(Path(path))
     problem = ""
-    for geometry, metadata in images:
+    # The series that they were made on goes before others.
+    for geometry, metadata in (*named, *images):
         try:
             placed = placed_on(found, geometry)
         except GridError as error:
             problem = problem or str(error)
         else:
-            return layers_of(placed, name, metadata), placed.notes
+            series = metadata[METADATA_KEY].get("series")
+            doubt = [OTHER_SERIES] if wanted and series and series not in wanted else []
+            return layers_of(placed, name, metadata), (*placed.notes, *doubt)
     notes = (*found.notes, NOT_IN_PLACE.format(problem)) if problem else found.notes
     return layers_of(found, name), notes
 
@@ -234,6 +251,26 @@ def write(segmentation: Segmentation, path: Path, source: str, series: str | Non
     return written
 
 
+def check_target(path: Path, images: Iterable[str]) -> None:
+    """Refuse to write labels over an image that they were drawn on.
+
+    Parameters
+    ----------
+    path
+        Where to write, as for `write`.
+    images
+        Where the images came from, "" for those from no file.
+
+    Raises
+    ------
+    VolumeError
+        When one of them would be replaced.
+    """
+    for target, image in product((path, voxels_path(path)), map(Path, filter(None, images))):
+        if target.exists() and image.exists() and target.samefile(image):
+            raise VolumeError(f"'{target}' is the image itself: give the labels another name.")
+
+
 def voxels_path(path: Path) -> Path:
     """Return where the voxels go: beside ITK-SNAP's descriptions, which hold none, else into the file."""
     return path.with_suffix(".nii.gz") if path.suffix.lower() == ITKSNAP else path
@@ -245,7 +282,7 @@ def save_layers(ending: str, path: str, layers: Sequence[LayerData]) -> list[str
     Parameters
     ----------
     ending
-        Added to a name that has none.
+        Added to a name that has none of `ENDINGS`.
     path
         Its ending tells the format.
     layers
@@ -261,8 +298,13 @@ def save_layers(ending: str, path: str, layers: Sequence[LayerData]) -> list[str
     OSError
         When it is not known where the labels lie, or they cannot be written; an older file stays as it was.
     """
-    target = Path(path if Path(path).suffix else path + ending)
+    asked = Path(path)
+    target = asked if asked.name.lower().endswith(ENDINGS) else asked.with_name(asked.name + ending)
+    unasked = [] if target == asked and asked.exists() else [target, voxels_path(target)]
     try:
+        check_target(target, [known[METADATA_KEY].get("source", "") for _, known in _images()])
+        if there := next((each for each in unasked if each.exists()), None):
+            raise VolumeError(f"'{there}' is there already, and nobody was asked: give another name.")
         kept = layers[0][1].get("metadata", {}).get(METADATA_KEY) or _matching(layers[0])[1][METADATA_KEY]
         written = write(segmentation_of(layers), target, kept.get("source", ""), kept.get("series"))
     except ValueError as error:

@@ -27,6 +27,7 @@ from napari_medsam.measurements import (
     each_measured,
     measurements_to_csv,
     measurements_to_json,
+    volume_text,
 )
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.volume import VolumeError
@@ -34,7 +35,7 @@ from napari_medsam.widgets import planes
 from napari_medsam.widgets.diameters import diameter_layer, show_diameters
 from napari_medsam.widgets.label_files import stem
 from napari_medsam.widgets.messages import tell
-from napari_medsam.widgets.parts import Panel, button, colour_icon, note
+from napari_medsam.widgets.parts import Panel, button, colour_icon, may_replace, note
 from napari_medsam.widgets.reference import ReferenceChoice, best_match, volume_of
 from napari_medsam.widgets.runner import Priority
 from napari_medsam.windowing import guess_modality
@@ -82,7 +83,7 @@ def _diameters(recist: Recist) -> str:
 
 
 OWN: dict[str, Callable[[Row], str]] = {
-    "mL": lambda row: f"{row.found.volume_ml:.2f}",
+    "mL": lambda row: volume_text(row.found.volume_ml),
     "RECIST mm": lambda row: _diameters(row.found.recist),
     "slices": lambda row: f"{row.found.slices[0]}–{row.found.slices[1]}",
     "voxels": lambda row: f"{row.found.voxels}",
@@ -183,16 +184,23 @@ class MeasurePanel(Panel):
         for n, each in enumerate((self.draw, self.copy, self.csv, self.json)):
             layout.addWidget(each, 3 + n // 2, 2 * (n % 2), 1, 2)
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody looks: at the table, or at the diameters in the viewer."""
+        layers = self.segmenter.layers
+        return self.isVisible() or (layers is not None and diameter_layer(layers) is not None)
+
     def refresh(self) -> None:
         """Measure again when something has changed; nothing is measured while nobody looks."""
         self.choice.refresh()
         layers = self.segmenter.layers
-        if not self.isVisible():
+        if not self.is_wanted:
             return
         if layers is None or not layers.census.labels:
             self.segmenter.runner.cancel(MEASURE)
             self._measured = None
             self._show([], NOTHING)
+            self._redraw()
             return
         problem, where, reference = self.choice.problem(layers), layers.where, self.choice.layer
         axis = 0 if where is None else where.axis
@@ -228,9 +236,8 @@ class MeasurePanel(Panel):
             if self.segmenter.layers is layers:
                 self._unit = "HU" if guess_modality(session.volume) == "CT" else ""
                 doubt = planes.UNKNOWN_SIZE if planes.UNKNOWN_SIZE in session.volume.notes else ""
-                self._show(rows, problem or doubt or ("" if rows else NOTHING))
-                if diameter_layer(layers) is not None:
-                    show_diameters(layers, [row.found for row in rows])
+                self._show(rows, str(error or problem or doubt) or ("" if rows else NOTHING))
+                self._redraw()
 
         self.segmenter.runner.submit(
             MEASURE,
@@ -285,6 +292,11 @@ class MeasurePanel(Panel):
             layers.select(found.label)
             planes.show_slice(layers.viewer, layers.image, SliceIndex(recist.axis, recist.index))
 
+    def _redraw(self) -> None:
+        layers = self.segmenter.layers
+        if layers is not None and diameter_layer(layers) is not None:
+            self._draw()
+
     def _draw(self) -> None:
         layers = self.segmenter.layers
         if layers is not None:
@@ -309,6 +321,8 @@ class MeasurePanel(Panel):
         if not chosen:
             return
         path = Path(chosen if chosen.lower().endswith(ending) else chosen + ending)
+        if path != Path(chosen) and not may_replace(self, title, [path]):
+            return
         if ending == ".csv":
             text = measurements_to_csv(*self._parts())
         else:

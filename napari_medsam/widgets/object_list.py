@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_medsam.measurements import volume_text
 from napari_medsam.widgets.parts import button, colour_icon
 from napari_medsam.widgets.planes import UNKNOWN_SIZE
 
@@ -76,7 +77,7 @@ class ObjectList(QWidget):
         for row, label in enumerate(objects):
             assert layers is not None
             voxels = layers.census.voxels(label)
-            size = f"{voxels * layers.session.volume.geometry.voxel_volume_ml:.2f}"
+            size = volume_text(voxels * layers.session.volume.geometry.voxel_volume_ml)
             texts = layers.name(label), size, str(len(layers.census.slices(label)))
             name, *_ = (self._cell(row, column, text) for column, text in enumerate(texts))
             name.setIcon(colour_icon(layers.masks.colour(label)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
@@ -12,6 +13,7 @@ from qtpy.QtWidgets import (
     QApplication,
     QLabel,
     QLineEdit,
+    QMessageBox,
     QPushButton,
     QSizePolicy,
     QToolButton,
@@ -71,6 +73,11 @@ class VisitedLine(QLineEdit):
 class Panel(QWidget):
     """A section of the dock that shows how things are when it is told to."""
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is anything to show: nobody sees a folded section."""
+        return not self.isHidden()
+
     @abstractmethod
     def refresh(self) -> None:
         """Show how things are."""
@@ -114,6 +121,16 @@ class Fold(QWidget):
         self.content.setVisible(is_open)
         if is_open:
             self.content.refresh()
+
+
+def may_replace(parent: QWidget | None, title: str, paths: Iterable[Path]) -> bool:
+    """Ask before files that are there are replaced, where no dialog has asked; True without any."""
+    there = next((path for path in paths if path.exists()), None)
+    if there is None:
+        return True
+    buttons = QMessageBox.StandardButton
+    text = f"'{there}' is there already. Replace it?"
+    return QMessageBox.question(parent, title, text, buttons.Yes | buttons.No) == buttons.Yes
 
 
 def drawn_icon(kind: str, colour: QColor) -> QIcon:

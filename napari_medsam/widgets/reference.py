@@ -37,26 +37,28 @@ class ReferenceChoice(QComboBox):
         super().__init__()
         self.segmenter = segmenter
         self.edits = 0
+        self._listed: list[Labels] = []
         self._followed: Labels | None = None
         self.setToolTip("A label layer to compare with")
 
     @property
     def layer(self) -> Labels | None:
         """The layer that is chosen, as long as it is there."""
-        name, layers = self.currentText(), self.segmenter.viewer.layers
-        return layers[name] if name in layers and isinstance(layers[name], Labels) else None
+        chosen = self._listed[self.currentIndex() - 1] if self.currentIndex() > 0 else None
+        return chosen if chosen in self.segmenter.viewer.layers else None
 
     def refresh(self) -> None:
         """List the label layers there are; the chosen one stays chosen."""
         layers = self.segmenter.layers
         own = None if layers is None else layers.labels
-        found = [x.name for x in self.segmenter.viewer.layers if isinstance(x, Labels) and x != own]
-        if [self.itemText(i) for i in range(self.count())] != [NONE, *found]:
-            before = self.currentText()
+        chosen = self.layer
+        self._listed = [x for x in self.segmenter.viewer.layers if isinstance(x, Labels) and x != own]
+        names = [NONE, *(x.name for x in self._listed)]
+        if [self.itemText(i) for i in range(self.count())] != names:
             self.blockSignals(True)
             self.clear()
-            self.addItems([NONE, *found])
-            self.setCurrentText(before if before in found else NONE)
+            self.addItems(names)
+            self.setCurrentIndex(1 + self._listed.index(chosen) if chosen in self._listed else 0)
             self.blockSignals(False)
         self._follow(self.layer)
 

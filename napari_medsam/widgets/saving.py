@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_medsam.export import NnunetCase, is_nnunet, segmentation_of_objects, write_nnunet
+from napari_medsam.formats.common import replacing, told
 from napari_medsam.prompts import prompts_to_json
-from napari_medsam.volume import VolumeError
-from napari_medsam.widgets.label_files import DICOM, DICOM_ENDINGS, ENDINGS, ITKSNAP, stem, write
+from napari_medsam.widgets.label_files import (
+    DICOM,
+    DICOM_ENDINGS,
+    ENDINGS,
+    ITKSNAP,
+    check_target,
+    stem,
+    write,
+)
 
 if TYPE_CHECKING:
     from napari_medsam.segments import Color
@@ -102,6 +110,7 @@ def save_session(
         When a file cannot be written; an older one is left as it was then.
     """
     volume = session.volume
+    check_target(path, [volume.source])
     # Written and read back, the file has to equal something that nobody paints on meanwhile.
     labels, objects = session.labels.copy(), list(session.objects.values())
     named = segmentation_of_objects(labels, volume.geometry, objects, colours)
@@ -110,14 +119,8 @@ def save_session(
     else:
         write(named, path, volume.source, series)
     beside = prompts_path(path)
-    temporary = beside.with_name(f".{beside.name}.part")
-    try:
+    with told(beside, "written"), replacing(beside, ".json") as temporary:
         temporary.write_text(prompts_to_json(objects, volume.geometry), encoding="utf-8")
-        temporary.replace(beside)
-    except OSError as error:
-        raise VolumeError(f"'{beside}' cannot be written: {error.strerror}; check disk and rights.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

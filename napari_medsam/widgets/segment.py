@@ -105,7 +105,7 @@ class SegmentWidget(QWidget):
         self.hint.setText(self._next_step())
         self.objects.refresh()
         for panel in self.panels.values():
-            if not panel.isHidden():
+            if panel.is_wanted:
                 panel.refresh()
         self._show_tool()
         layers = self.segmenter.layers

@@ -212,15 +212,58 @@ def test_a_day_that_is_none_does_not_cost_the_labels(oblique: Geometry, tmp_path
     assert pydicom.dcmread(tmp_path / "new.dcm").StudyDate == ""
 
 
+def test_a_patient_without_a_name_does_not_cost_the_labels(oblique: Geometry, tmp_path: Path) -> None:
+    """Anonymisers take out what DICOM wants to be there, be it empty."""
+    meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
+    for path in (tmp_path / "ct").iterdir():
+        header = pydicom.dcmread(path)
+        del header.PatientID, header.PatientName, header.StudyDate, header.AccessionNumber
+        header.save_as(path)
+    write_segmentation(meant, tmp_path / "new.dcm", series=series_files(tmp_path / "ct"))
+    found = pydicom.dcmread(tmp_path / "new.dcm")
+    assert (found.PatientID, found.PatientName, found.StudyDate) == ("", "", "")
+
+
 def test_series_that_lacks_what_dicom_wants_is_told(oblique: Geometry, tmp_path: Path) -> None:
     meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
     for path in (tmp_path / "ct").iterdir():
         header = pydicom.dcmread(path)
-        del header.PatientID
+        del header.PixelSpacing
         header.save_as(path)
-    with pytest.raises(VolumeError, match="PatientID") as caught:
+    with pytest.raises(VolumeError, match="PixelSpacing") as caught:
         write_segmentation(meant, tmp_path / "new.dcm", series=series_files(tmp_path / "ct"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("letters", [None, "ISO_IR 100", "ISO_IR 192"])
+def test_names_keep_their_letters(letters: str | None, oblique: Geometry, tmp_path: Path) -> None:
+    """Whatever letters the scanner knew; a backslash, which DICOM cannot have in a name, becomes a slash."""
+    write_series(tmp_path / "ct", oblique)
+    for path in (tmp_path / "ct").iterdir():
+        header = pydicom.dcmread(path)
+        if letters is not None:
+            header.SpecificCharacterSet = letters
+            header.PatientName = "Müller^Zoë"
+        header.save_as(path)
+    grid = read_volume(tmp_path / "ct").geometry
+    names = {1: 'Läsion "2" <b>, größer', 3: "a\\b", 8: "肝臓"}
+    meant = Segmentation.from_labels(some_labels(), grid, names=names)
+    write_segmentation(meant, tmp_path / "seg.dcm", series=series_files(tmp_path / "ct"))
+    found = read_segmentation(tmp_path / "seg.dcm")
+    assert [each.name for each in found.segments] == [names[1], "a/b", names[8]]
+    header = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert header.SegmentSequence[0].SegmentLabel == names[1]
+    assert header.PatientName == ("Test^Patient" if letters is None else "Müller^Zoë")
+
+
+def test_a_slice_of_the_series_is_not_written_over(oblique: Geometry, tmp_path: Path) -> None:
+    """A click on the wrong file in the dialog must not cost the scan a slice."""
+    meant = written(tmp_path / "ct", oblique, tmp_path / "seg.dcm")
+    files = series_files(tmp_path / "ct")
+    before = files[2].read_bytes()
+    with pytest.raises(VolumeError, match="an image of the series itself"):
+        write_segmentation(meant, files[2], series=files)
+    assert files[2].read_bytes() == before
 
 
 def test_missing_library_is_one_sentence_that_names_the_extra(

@@ -9,7 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from napari_medsam.export import NnunetCase, Segmentation, write_nnunet
+from napari_medsam.export import NnunetCase, Segmentation, nnunet, write_nnunet
+from napari_medsam.formats.nifti import write_nifti
 from napari_medsam.volume import Geometry, Volume, VolumeError
 
 GRID = Geometry((3, 4, 5), (3.0, 0.7, 0.8), (-12.5, 33.25, 80.125), (0, 1, 0, -1, 0, 0, 0, 0, 1))
@@ -83,3 +84,15 @@ def test_folder_is_new_and_named_as_nnunet_wants_it(tmp_path: Path) -> None:
     with pytest.raises(VolumeError, match="exists already"):
         write_nnunet([case("b", {1: "x"})], tmp_path / "Dataset001_X")
     assert (tmp_path / "Dataset001_X" / "labelsTr" / "a.nii.gz").exists()
+
+
+def test_a_set_that_the_disk_has_changed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weeks of training on labels that nobody drew."""
+
+    def damaged(voxels: np.ndarray, geometry: Geometry, path: Path) -> None:
+        write_nifti(voxels * ("labels" not in path.parent.name), geometry, path)
+
+    monkeypatch.setattr(nnunet, "write_nifti", damaged)
+    with pytest.raises(VolumeError, match=r"what was read back of 'a\.nii\.gz' differs"):
+        write_nnunet([case("a", {1: "x"})], tmp_path / "Dataset001_X")
+    assert list(tmp_path.iterdir()) == []

@@ -162,6 +162,19 @@ def test_names_that_totalsegmentator_wrote_come_back(geometry: Geometry, tmp_pat
     assert found.segments[1].term == term_for("right kidney")
 
 
+def test_names_that_connectome_workbench_wrote_come_back(tmp_path: Path) -> None:
+    """The same table, under the code that the standard gives to it."""
+    xml = (
+        b'<CaretExtension><VolumeInformation Index="0"><LabelTable><Label Key="7" Red="1" Green="0" Blue="0" '
+        b'Alpha="1">CORTEX_LEFT</Label></LabelTable></VolumeInformation></CaretExtension>'
+    )
+    image = nibabel.Nifti1Image(random_labels().T, np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(30, xml))
+    nibabel.save(image, tmp_path / "hcp.nii.gz")
+    found = read_segmentation(tmp_path / "hcp.nii.gz").segments[-1]
+    assert (found.label, found.name, found.color) == (7, "CORTEX_LEFT", (255, 0, 0))
+
+
 def test_single_label_can_be_read_by_a_reader_that_wants_two_rows(tmp_path: Path) -> None:
     """TotalSegmentator's reader fails on a table of one row, so background is the other."""
     labels = np.ones((1, 2, 2), np.uint8)
@@ -265,6 +278,14 @@ def test_an_older_file_stays_when_writing_fails(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["a.seg.nrrd"]
 
 
+def test_nothing_is_left_beside_a_label_map_that_has_no_place(tmp_path: Path) -> None:
+    """Names without voxels, found weeks later, are names of nothing."""
+    (tmp_path / "a.nii.gz").mkdir()
+    with pytest.raises(VolumeError, match="cannot be written: Is a directory"):
+        write_segmentation(named(Geometry(SHAPE)), tmp_path / "a.nii.gz")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
 def test_segmentation_without_an_object_comes_back_empty(tmp_path: Path) -> None:
     """A case without a lesion is a result."""
     empty = Segmentation.from_labels(np.zeros(SHAPE, np.uint8), Geometry(SHAPE))
@@ -338,12 +359,30 @@ def test_odd_rows_of_a_table_do_not_cost_the_voxels(tmp_path: Path) -> None:
         "99999999999\ttoo large\t#000000",
         "3\t\x01\t",
         f"4\t{'x' * 999}\tred",
+        "5\tn/a\tab  cd",
         "-1\ta\t",
     ]
     (tmp_path / "a.tsv").write_text("\n".join(rows), encoding="utf-8")
     found = read_segmentation(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(found.labels, random_labels())
     assert [s.label for s in found.segments] == [1, 2, 3, 4, 7]
+
+
+def test_the_code_of_a_long_name_comes_back(tmp_path: Path) -> None:
+    """Code and name are in two places, which have to agree on the name."""
+    segment = Segment(1, "x" * 250, (1, 2, 3), term_for("liver"))
+    meant = Segmentation(np.ones((1, *SHAPE), np.uint8), Geometry(SHAPE), (segment,))
+    write_segmentation(meant, tmp_path / "a.nii.gz")
+    same(read_segmentation(tmp_path / "a.nii.gz"), meant)
+
+
+def test_descriptions_from_a_windows_editor_are_read(tmp_path: Path) -> None:
+    """It puts a mark in front of the first line."""
+    write_segmentation(named(Geometry(SHAPE)), tmp_path / "a.nrrd")
+    line = '    1   255    0    0        1  1  1    "Läsion"\r\n'
+    (tmp_path / "names.txt").write_bytes(line.encode("utf-8-sig"))
+    found = read_segmentation(tmp_path / "a.nrrd", names_from=tmp_path / "names.txt")
+    assert found.segments[0].name == "Läsion"
 
 
 def test_plain_readers_still_read_the_files(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_medsam.measurements import measure_labels, measurements_to_csv
 from napari_medsam.predictor import SlicePredictor
@@ -182,6 +182,19 @@ def test_files_are_those_of_the_command_line(panel, tmp_path, monkeypatch):
     assert (found["intensity_unit"], found["labels"][0]["voxels"]) == ("HU", 200)
 
 
+def test_a_table_is_not_replaced_unasked(panel, tmp_path, monkeypatch):
+    """Qt's dialog asks about the name as it was typed, without the ending."""
+    (tmp_path / "numbers.csv").write_text("the first patient's")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: (str(tmp_path / "numbers"), ""))
+    asked = []
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *args: asked.append(args[2]) or QMessageBox.StandardButton.No
+    )
+    click(panel.csv)
+    assert asked == [f"'{tmp_path / 'numbers.csv'}' is there already. Replace it?"]
+    assert (tmp_path / "numbers.csv").read_text() == "the first patient's"
+
+
 def test_a_file_that_cannot_be_written_is_one_sentence(panel, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("napari_medsam.widgets.messages.show_warning", said.append)
@@ -227,6 +240,40 @@ def test_drawn_diameters_follow_the_mask_until_they_are_deleted(panel):
     assert not [x for x in layers.viewer.layers if isinstance(x, Shapes) and "diameters" in x.name]
     click(panel.draw)
     assert len(diameter_layer(layers).data) == 2
+
+
+def test_diameters_of_what_is_gone_are_gone(panel):
+    """A line across nothing is measured by the next one who looks."""
+    click(panel.draw)
+    layers = panel.segmenter.layers
+    panel.segmenter.remove(1)
+    panel.refresh()
+    assert len(diameter_layer(layers).data) == 0
+
+
+def test_drawn_diameters_follow_the_mask_while_the_table_is_folded(panel):
+    """They are what is seen then, and what is believed."""
+    click(panel.draw)
+    layers = panel.segmenter.layers
+    panel.hide()
+    layers.labels.data_setitem((np.full(4, 3), np.full(4, 12), np.arange(30, 34)), 1)
+    assert panel.is_wanted
+    panel.refresh()
+    (measured,) = measure_labels(layers.session.labels, GRID)
+    np.testing.assert_allclose(diameter_layer(layers).data[0], measured.recist.long.voxels)
+    layers.viewer.layers.remove(diameter_layer(layers))
+    assert not panel.is_wanted
+
+
+def test_a_reference_stays_chosen_under_another_name(panel):
+    """Renaming a layer is tidying up; the numbers against it must not go away."""
+    truth = panel.segmenter.viewer.add_labels(np.ones(SHAPE, np.uint8), name="truth", scale=GRID.spacing)
+    panel.refresh()
+    panel.choice.setCurrentText("truth")
+    truth.name = "second reader"
+    panel.refresh()
+    assert panel.choice.currentText() == "second reader"
+    assert "Dice" in table(panel)
 
 
 def test_a_click_on_a_row_goes_to_its_diameters(panel):

@@ -171,12 +171,18 @@ def test_the_chosen_kind_names_the_file(typed, ending, is_chosen, path):
     assert path_of_kind(Path("x") / typed, ending, is_chosen=is_chosen) == Path("x") / path
 
 
-def test_another_file_is_not_replaced_unasked(qtbot, tmp_path, monkeypatch):
+@pytest.fixture
+def keeper(tmp_path):
+    """One that keeps a segmented scan, and asks by itself nothing."""
+    made = Keeper(ViewerModel())
+    made.segmenter.model.replace("bright", SlicePredictor(BrightModel()))
+    made.segmenter.choose(segmented(made.viewer, tmp_path / "scan.nii.gz").layers.image)
+    yield made
+    made.worker.stop()
+
+
+def test_another_file_is_not_replaced_unasked(keeper, tmp_path, monkeypatch):
     """The dialog asked about the .txt; nobody asked about the label map beside it."""
-    keeper = Keeper(ViewerModel())
-    keeper.segmenter.model.replace("bright", SlicePredictor(BrightModel()))
-    layers = segmented(keeper.viewer, tmp_path / "scan.nii.gz").layers
-    keeper.segmenter.choose(layers.image)
     (tmp_path / "organs.nii.gz").write_bytes(b"somebody's")
     monkeypatch.setattr(
         QFileDialog, "getSaveFileName", lambda *args: (str(tmp_path / "organs"), KINDS[".txt"])
@@ -188,7 +194,50 @@ def test_another_file_is_not_replaced_unasked(qtbot, tmp_path, monkeypatch):
     assert not keeper.save(elsewhere=True)
     assert asked == [f"'{tmp_path / 'organs.nii.gz'}' is there already. Replace it?"]
     assert (tmp_path / "organs.nii.gz").read_bytes() == b"somebody's"
-    keeper.worker.stop()
+
+
+def test_prompts_of_other_work_are_not_replaced_unasked(keeper, tmp_path, monkeypatch):
+    """organs.nii.gz has its prompts in organs.prompts.json: a new organs.seg.nrrd would take their place."""
+    prompts = tmp_path / "organs.prompts.json"
+    prompts.write_text("somebody's")
+    typed = str(tmp_path / "organs.seg.nrrd")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: (typed, KINDS[".seg.nrrd"]))
+    asked = []
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *args: asked.append(args[2]) or QMessageBox.StandardButton.No
+    )
+    assert not keeper.save(elsewhere=True)
+    assert asked == [f"'{prompts}' is there already. Replace it?"]
+    assert prompts.read_text() == "somebody's"
+
+
+def test_one_work_in_two_formats_is_not_asked_about(keeper, tmp_path, monkeypatch):
+    """Both have the same prompts."""
+    asked = []
+    monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[2]))
+    for ending in (".nii.gz", ".seg.nrrd"):
+        typed = str(tmp_path / f"organs{ending}"), KINDS[ending]
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args, typed=typed: typed)
+        assert keeper.save(elsewhere=True)
+        while keeper.worker.is_busy:
+            QTest.qWait(5)
+    assert asked == []
+    assert (tmp_path / "organs.seg.nrrd").exists()
+
+
+def test_labels_are_not_saved_over_their_image(tmp_path, said):
+    """The dialog asks whether to replace the file; a tired yes must not cost the scan."""
+    for name in ("scan.nii.gz", "scan.txt"):
+        made = segmented(ViewerModel(), tmp_path / "scan.nii.gz")
+        (tmp_path / "scan.nii.gz").write_bytes(b"the scan")
+        made.save(tmp_path / name)
+        assert (
+            said.pop() == f"'{tmp_path / 'scan.nii.gz'}' is the image itself: give the labels another name."
+        )
+        assert made.unsaved == [made.layers]
+        assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [
+            ("scan.nii.gz", b"the scan")
+        ]
 
 
 @pytest.fixture
