@@ -285,15 +285,19 @@ class SlicePredictor:
     def _tensors(self, requests: list[_Request]) -> tuple[Tensor | None, ...]:
         """Boxes, points, their labels and earlier masks, as the model wants them."""
         boxed, count, masked = requests[0].kind
-        scale = np.asarray(self._frame.scale)
 
-        def placed(coordinates: list[Any]) -> Tensor:
-            # (y, x) pairs of the slice to (x, y) pairs of the model's square.
-            pairs = np.asarray(coordinates, np.float64).reshape(len(requests), -1, 2)[..., ::-1]
-            return torch.from_numpy((pairs * scale).astype(np.float32)).to(self.device)
+        def x_first(coordinates: list[Any]) -> NDArray[np.float64]:
+            return np.asarray(coordinates, np.float64).reshape(len(requests), -1, 2)[..., ::-1]
 
-        boxes = placed([r.prompts.box for r in requests]).flatten(1) if boxed else None
-        points = placed([r.prompts.points for r in requests]) if count else None
+        def placed(pairs: NDArray[np.float64]) -> Tensor:
+            return torch.from_numpy(pairs.astype(np.float32)).to(self.device)
+
+        boxes = points = None
+        if boxed:
+            corners = x_first([r.prompts.box for r in requests])
+            boxes = placed(self._contract.corners(corners, self._frame)).flatten(1)
+        if count:
+            points = placed(x_first([r.prompts.points for r in requests]) * self._frame.scale)
         labels = (
             torch.tensor([r.prompts.labels for r in requests], dtype=torch.int64, device=self.device)
             if count
