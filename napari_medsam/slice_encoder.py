@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_medsam import __version__
 from napari_medsam.contracts import CONTRACTS
 from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models import PromptableModel
@@ -205,11 +206,12 @@ class SliceEncoder:
             return self.model.encode_image(torch.cat(tensors).to(self.device))
 
     def _address(self, image: NDArray[np.float32]) -> str:
-        """Digest of all that an embedding depends on: weights, their precision, family and slice."""
+        """Digest of all that an embedding depends on: this package, weights, precision, family and slice."""
         if not self._fingerprint:
             self._fingerprint = self._digest_of_model()
+        # How slices are prepared and nets are run may change with a release.
         digest = hashlib.sha256(self._fingerprint)
-        digest.update(repr(image.shape).encode())
+        digest.update(f"{__version__} {image.shape}".encode())
         digest.update(image.data)
         return digest.hexdigest()
 

@@ -121,6 +121,14 @@ def test_an_embedding_of_another_precision_is_not_taken_from_the_cache(tmp_path,
         assert len(list(tmp_path.iterdir())) == count
 
 
+def test_an_embedding_of_another_release_is_not_taken_from_the_cache(tmp_path, monkeypatch):
+    """A release that mends how slices are prepared would go on giving the masks of the mistake."""
+    for count, version in enumerate(["1.0.0", "1.0.1"], start=1):
+        monkeypatch.setattr(slice_encoder, "__version__", version)
+        SlicePredictor(tiny(), cache=EmbeddingCache(tmp_path)).set_slice(image())
+        assert len(list(tmp_path.iterdir())) == count
+
+
 def test_no_room_on_the_device_is_answered_on_the_cpu_in_a_precision_it_has(pretended_gpu, monkeypatch):
     model = tiny()
     predictor = SlicePredictor(model, "cuda")
