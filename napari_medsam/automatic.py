@@ -8,6 +8,7 @@ SAM (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, appendix B; faceboo
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,24 @@ class Proposals:
     found: tuple[Proposal, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A proposal whose mask takes an eighth of the memory: thousands are kept until the last point."""
+
+    bits: NDArray[np.uint8]
+    score: float
+    stability: float
+    box: tuple[float, float, float, float]
+    point: tuple[float, float]
+
+    def unpacked(self, shape: tuple[int, int]) -> Proposal:
+        mask = np.unpackbits(self.bits, count=shape[0] * shape[1]).reshape(shape).view(np.bool_)
+        return Proposal(mask, self.score, self.stability, self.box, self.point)
+
+
+_Boxed = TypeVar("_Boxed", Proposal, _Candidate)
+
+
 def propose_masks(
     predictor: SlicePredictor,
     shape: tuple[int, int],
@@ -124,17 +143,18 @@ def propose_masks(
         )
     rules = filters or ProposalFilters()
     points = grid(shape, points_per_side)
-    found: tuple[Proposal, ...] = ()
+    believed: list[_Candidate] = []
     for first in range(0, len(points), points_per_batch):
         batch = points[first : first + points_per_batch]
         prompts = [SlicePrompts(None, (point,), (FOREGROUND,)) for point in batch]
         predictions = predictor.predict_many(prompts, multimask_output=True)
-        fresh = [
-            proposal
+        believed += [
+            candidate
             for point, prediction in zip(batch, predictions, strict=True)
-            for proposal in _believed(prediction, point, rules)
+            for candidate in _believed(prediction, point, rules)
         ]
-        found = best_apart((*found, *fresh), rules.max_overlap)
+        # Among all: one that lost against a candidate that a later, better one beats is a proposal after all.
+        found = tuple(candidate.unpacked(shape) for candidate in best_apart(believed, rules.max_overlap))
         yield Proposals(first + len(batch), len(points), found)
 
 
@@ -144,25 +164,28 @@ def grid(shape: tuple[int, int], points_per_side: int) -> list[tuple[float, floa
     return [(float(y), float(x)) for y in rows for x in columns]
 
 
-def best_apart(proposals: Sequence[Proposal], max_overlap: float) -> tuple[Proposal, ...]:
+def best_apart(proposals: Sequence[_Boxed], max_overlap: float) -> list[_Boxed]:
     """Keep the best proposals of which no two have boxes of an IoU above `max_overlap`, best first."""
-    kept: list[Proposal] = []
-    for proposal in sorted(proposals, key=lambda p: p.score, reverse=True):
-        if all(_box_iou(proposal.box, other.box) <= max_overlap for other in kept):
-            kept.append(proposal)
-    return tuple(kept)
+    boxes = np.array([proposal.box for proposal in proposals], np.float64).reshape(-1, 4)
+    rest = np.argsort([-proposal.score for proposal in proposals], kind="stable").astype(np.intp)
+    kept: list[_Boxed] = []
+    while rest.size:
+        best, rest = rest[0], rest[1:]
+        kept.append(proposals[best])
+        rest = rest[_box_ious(boxes[best], boxes[rest]) <= max_overlap]
+    return kept
 
 
 def _believed(
     prediction: Prediction, point: tuple[float, float], rules: ProposalFilters
-) -> Iterator[Proposal]:
+) -> Iterator[_Candidate]:
     for mask, score, logits in zip(prediction.masks, prediction.scores, prediction.logits, strict=True):
         if score < rules.min_score or mask.sum() < rules.min_area_px:
             continue
         stability = stability_score(logits, rules.stability_offset)
         box = box_from_mask(mask)
         if stability >= rules.min_stability and box is not None:
-            yield Proposal(mask, float(score), stability, box, point)
+            yield _Candidate(np.packbits(mask), float(score), stability, box, point)
 
 
 def stability_score(logits: NDArray[np.float32], offset: float) -> float:
@@ -171,10 +194,9 @@ def stability_score(logits: NDArray[np.float32], offset: float) -> float:
     return int((logits > offset).sum()) / wide if wide else 0.0
 
 
-def _box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    height = min(a[2], b[2]) - max(a[0], b[0]) + 1
-    width = min(a[3], b[3]) - max(a[1], b[1]) + 1
-    if height <= 0 or width <= 0:
-        return 0.0
-    areas = sum((box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b))
-    return height * width / (areas - height * width)
+def _box_ious(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU of one box with each of (N, 4)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]) + 1
+    common = np.prod(np.maximum(sides, 0), axis=1)
+    areas = np.prod(box[2:] - box[:2] + 1) + np.prod(others[:, 2:] - others[:, :2] + 1, axis=1)
+    return common / (areas - common)

@@ -109,10 +109,11 @@ class EmbeddingCache:
         path = self.folder / (address + SUFFIX)
         try:
             content = path.read_bytes()
-            # The time of change tells which files were wanted last.
-            os.utime(path)
         except OSError:
             return None
+        # The time of change tells which files were wanted last; a folder that others filled need not have it.
+        with suppress(OSError):
+            os.utime(path)
         digest, body = content[:32], content[32:]
         if digest != _digest(address, body):
             with suppress(OSError):

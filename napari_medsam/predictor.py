@@ -20,7 +20,13 @@ from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models import PromptableModel
 from napari_medsam.models.sam import Sam
 from napari_medsam.prompts import FOREGROUND, PromptError, SlicePrompts
-from napari_medsam.slice_encoder import PredictorError, PredictorWarning, SliceEncoder, checked_slice
+from napari_medsam.slice_encoder import (
+    PredictorError,
+    PredictorWarning,
+    SliceEncoder,
+    checked_slice,
+    out_of_memory,
+)
 
 __all__ = ["Prediction", "PredictorError", "PredictorWarning", "SlicePredictor"]
 
@@ -187,8 +193,8 @@ class SlicePredictor:
         prompts
             Box and points in pixels of the slice.
         mask_input : numpy.ndarray, optional
-            (H, W): an earlier mask (bool), or its logits (float), to start from. Models that were not trained
-            with masks go by the other prompts alone.
+            (H, W): an earlier mask (bool, or integers of which 0 is background), or its logits (float), to
+            start from. Models that were not trained with masks go by the other prompts alone.
         multimask_output
             Return the model's three candidates instead of its best mask.
 
@@ -199,7 +205,7 @@ class SlicePredictor:
         Raises
         ------
         PredictorError
-            When no slice was set, or the mask has another shape.
+            When no slice was set, or the mask has another shape or values that are not finite.
         PromptError
             When nothing says where the object is.
 
@@ -256,7 +262,9 @@ class SlicePredictor:
             return self._encoder.fitting(lambda: self._decode(requests, multimask_output))
         try:
             return self._decode(requests, multimask_output)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             half = len(requests) // 2
         return [
             m for part in (requests[:half], requests[half:]) for m in self._decoded(part, multimask_output)
@@ -285,15 +293,19 @@ class SlicePredictor:
     def _tensors(self, requests: list[_Request]) -> tuple[Tensor | None, ...]:
         """Boxes, points, their labels and earlier masks, as the model wants them."""
         boxed, count, masked = requests[0].kind
-        scale = np.asarray(self._frame.scale)
 
-        def placed(coordinates: list[Any]) -> Tensor:
-            # (y, x) pairs of the slice to (x, y) pairs of the model's square.
-            pairs = np.asarray(coordinates, np.float64).reshape(len(requests), -1, 2)[..., ::-1]
-            return torch.from_numpy((pairs * scale).astype(np.float32)).to(self.device)
+        def x_first(coordinates: list[Any]) -> NDArray[np.float64]:
+            return np.asarray(coordinates, np.float64).reshape(len(requests), -1, 2)[..., ::-1]
 
-        boxes = placed([r.prompts.box for r in requests]).flatten(1) if boxed else None
-        points = placed([r.prompts.points for r in requests]) if count else None
+        def placed(pairs: NDArray[np.float64]) -> Tensor:
+            return torch.from_numpy(pairs.astype(np.float32)).to(self.device)
+
+        boxes = points = None
+        if boxed:
+            corners = x_first([r.prompts.box for r in requests])
+            boxes = placed(self._contract.corners(corners, self._frame)).flatten(1)
+        if count:
+            points = placed(x_first([r.prompts.points for r in requests]) * self._frame.scale)
         labels = (
             torch.tensor([r.prompts.labels for r in requests], dtype=torch.int64, device=self.device)
             if count
@@ -344,5 +356,7 @@ class SlicePredictor:
             raise PredictorError(
                 f"An earlier mask must have the slice's shape {self._frame.shape}, not {mask.shape}."
             )
-        known = np.where(mask, CERTAIN_LOGIT, -CERTAIN_LOGIT) if mask.dtype == np.bool_ else mask
+        known = mask if mask.dtype.kind == "f" else np.where(mask, CERTAIN_LOGIT, -CERTAIN_LOGIT)
+        if not np.isfinite(known).all():
+            raise PredictorError("The logits of an earlier mask must be finite.")
         return np.asarray(known, np.float32)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_medsam import __version__
 from napari_medsam.contracts import CONTRACTS
 from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models import PromptableModel
@@ -86,10 +87,15 @@ class SliceEncoder:
         if precision == "bfloat16" and not isinstance(model, Sam):
             raise PredictorError("This model computes in float32 only: leave the precision at auto.")
         wants_openvino = choose_openvino(engine, place, model)
+        self._exact = precision == "float32"
         self.contract = CONTRACTS[model.family]
         self.cache = cache if isinstance(model, Sam) else None
         self._openvino: OpenVinoEncoder | None = None
-        self._move(place, torch.float32 if wants_openvino else dtype)
+        first = torch.float32 if wants_openvino else dtype
+        try:
+            self._move(place, first)
+        except RuntimeError as error:
+            self._go_on_with_the_cpu(error)
         if wants_openvino and not self._use_openvino(dtype):
             self._move(place, dtype)
 
@@ -145,13 +151,20 @@ class SliceEncoder:
         """Do it on the CPU, from now on, where the device has no room for it."""
         try:
             return work()
-        except torch.OutOfMemoryError:
-            if self.device.type == "cpu" or not isinstance(self.model, torch.nn.Module):
-                raise
+        except RuntimeError as error:
+            self._go_on_with_the_cpu(error)
+        return work()
+
+    def _go_on_with_the_cpu(self, error: RuntimeError) -> None:
+        if (
+            not out_of_memory(error)
+            or self.device.type == "cpu"
+            or not isinstance(self.model, torch.nn.Module)
+        ):
+            raise error
         _notice(f"The device {self.device} has too little free memory: going on, slower, on the CPU.")
         # Weights that were rounded for the device stay rounded, but a CPU must not have to emulate them.
-        self._move(CPU, choose_precision("auto", CPU))
-        return work()
+        self._move(CPU, choose_precision("float32" if self._exact else "auto", CPU))
 
     def _move(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
@@ -179,7 +192,9 @@ class SliceEncoder:
             return [self.fitting(lambda: self._run(images)).image_embeddings for _ in images]
         try:
             return list(self._run(images).image_embeddings.split(1))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             self.at_once = half = len(images) // 2
         return [*self._embeddings(images[:half]), *self._embeddings(images[half:])]
 
@@ -191,11 +206,12 @@ class SliceEncoder:
             return self.model.encode_image(torch.cat(tensors).to(self.device))
 
     def _address(self, image: NDArray[np.float32]) -> str:
-        """Digest of all that an embedding depends on: weights, their precision, family and slice."""
+        """Digest of all that an embedding depends on: this package, weights, precision, family and slice."""
         if not self._fingerprint:
             self._fingerprint = self._digest_of_model()
+        # How slices are prepared and nets are run may change with a release.
         digest = hashlib.sha256(self._fingerprint)
-        digest.update(repr(image.shape).encode())
+        digest.update(f"{__version__} {image.shape}".encode())
         digest.update(image.data)
         return digest.hexdigest()
 
@@ -206,6 +222,11 @@ class SliceEncoder:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.digest()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device has no room; MPS, and CUDA outside of torch's allocator, have no type for this."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def choose_device(name: str) -> torch.device:
@@ -219,7 +240,10 @@ def choose_device(name: str) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next((n for n in ("cuda", "mps") if there[n]), "cpu")
-    if not there.get(name.split(":")[0], False):
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    numbered = number.isdecimal() and int(number) < count
+    if not there.get(kind, False) or not (name == kind or numbered):
         usable = ", ".join(n for n, usable in there.items() if usable)
         raise PredictorError(f"There is no device {name!r} on this machine: use auto, or one of {usable}.")
     return torch.device(name)

@@ -65,6 +65,32 @@ def test_the_size_of_batches_changes_nothing(predictor):
     assert boxes[0] == boxes[1] == boxes[2]
 
 
+class Chain(Squares):
+    """Three points, three boxes in a row, each alike the next: the second beats the first, the third both."""
+
+    columns = ((0, 29), (5, 34), (10, 39))
+
+    def decode(self, embedding, point_coords, point_labels, boxes, mask_input, multimask_output):
+        masks = torch.full((len(point_coords), 3, 3, 60), -5.0)
+        scores = torch.zeros(len(point_coords), 3)
+        for i, y in enumerate(point_coords[:, 0, 1].tolist()):
+            first, last = self.columns[int(y)]
+            masks[i, 0, :, first : last + 1] = 5.0
+            scores[i, 0] = (0.9, 0.93, 0.96)[int(y)]
+        return masks, scores
+
+
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_what_lost_against_a_loser_is_proposed(size):
+    """As in SAM's own code, whose filter runs once, over all points; else small batches lose objects."""
+    predictor = SlicePredictor(Chain())
+    predictor.set_slice(np.zeros((3, 60), np.float32))
+    rules = ProposalFilters(max_overlap=0.6)
+    *_, last = propose_masks(predictor, (3, 60), 3, size, rules)
+    assert [proposal.box for proposal in last.found] == [(0, 10, 2, 39), (0, 0, 2, 29)]
+    assert [int(proposal.mask.sum()) for proposal in last.found] == [90, 90]
+
+
 @pytest.mark.parametrize(
     ("filters", "count"),
     [

@@ -83,7 +83,14 @@ def test_sam_s_recipe(make):
     np.testing.assert_allclose(prepared("sam", image), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [mr_slice, colour_slice])
+@cache
+def tinted_slice() -> tuple[np.ndarray, np.ndarray]:
+    """Each channel has a range of its own, as in a photograph of stained tissue, which cubics overshoot."""
+    levels = np.random.default_rng(0).integers([90, 10, 200], [120, 60, 250], (70, 50, 3)).astype(np.uint8)
+    return (levels / 255).astype(np.float32), levels
+
+
+@pytest.mark.parametrize("make", [mr_slice, colour_slice, tinted_slice])
 def test_medsam_s_recipe(make):
     from skimage.transform import resize
 
@@ -122,6 +129,39 @@ def test_sam_med2d_s_recipe(make):
     normalised = (colour(grey_levels(image)) - MEAN) / DEVIATION
     expected = cv2.resize(normalised, (256, 256), interpolation=cv2.INTER_NEAREST)
     np.testing.assert_allclose(prepared("sam_med2d", image), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("family", "exact"), [("sam", False), ("medsam", True), ("sam_med2d", True)])
+def test_boxes_are_scaled_along_each_axis(family, exact):
+    contract, side = CONTRACTS[family], SIDE[family]
+    frame = contract.frame((301, 420), side)
+    corners = np.array([[[10.5, 20.0], [400.0, 300.0]]])
+    height, width = (side, side) if exact else (int(301 * side / 420 + 0.5), side)
+    np.testing.assert_array_equal(
+        contract.corners(corners, frame), corners * np.array([width / 420, height / 301])
+    )
+
+
+def test_lite_medsam_s_boxes_lie_on_whole_pixels_at_the_longest_side_s_scale():
+    """``resize_box_to_256`` of ``CVPR24_LiteMedSAM_infer.py``: half a pixel of 256 is two of a CT slice."""
+    contract = CONTRACTS["lite_medsam"]
+    corners = np.array([[[10.5, 20.0], [419.0, 300.0]]])
+    found = contract.corners(corners, contract.frame((301, 420), 256))
+    expected = [[[int(10.5 * (256 / 420)), int(20 * (256 / 420))], [int(419 * (256 / 420)), 182]]]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("family", SIDE)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (700, 1), (3, 2000), (1025, 2)])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_slices_one_pixel_wide_reach_the_model_and_come_back(family, shape, channels):
+    image = np.linspace(0, 1, int(np.prod((*shape, *channels))), dtype=np.float32).reshape(*shape, *channels)
+    contract = CONTRACTS[family]
+    tensor, frame = contract.tensor(image, 64)
+    assert tensor.shape == (1, 3, 64, 64)
+    assert tensor.isfinite().all()
+    assert contract.logits(logits(1, 16), frame, boxed=True).shape == (1, 1, *shape)
+    assert contract.earlier_mask(torch.zeros(1, 1, *shape), frame, 16).shape == (1, 1, 16, 16)
 
 
 @pytest.mark.parametrize("family", SIDE)

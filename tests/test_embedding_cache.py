@@ -109,6 +109,43 @@ def test_a_disk_that_cannot_be_written_is_no_error(tmp_path):
     np.testing.assert_array_equal(cache.get("a1"), embedding().astype(np.float16))
 
 
+def test_a_folder_that_may_only_be_read_still_gives_what_is_in_it(tmp_path, monkeypatch):
+    """An archive's or a colleague's cache on a read-only share."""
+    kept = EmbeddingCache(tmp_path).put("a1", embedding())
+
+    def refused(*arguments):
+        raise PermissionError
+
+    monkeypatch.setattr(embedding_cache.os, "utime", refused)
+    np.testing.assert_array_equal(EmbeddingCache(tmp_path).get("a1"), kept)
+
+
+def _write_until_killed(folder, ready):
+    cache = EmbeddingCache(folder, memory_bytes=0)
+    ready.set()
+    while True:
+        for name in range(4):
+            cache.put(f"{name:02x}", embedding(name, 4096))
+
+
+def test_a_process_killed_while_writing_leaves_right_embeddings_or_none(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    writer = context.Process(target=_write_until_killed, args=(tmp_path, ready))
+    writer.start()
+    assert ready.wait(60)
+    while not files(tmp_path):
+        writer.join(0.01)
+    writer.kill()
+    writer.join()
+    reader = EmbeddingCache(tmp_path)
+    for name in range(4):
+        found = reader.get(f"{name:02x}")
+        if found is not None:
+            np.testing.assert_array_equal(found, embedding(name, 4096).astype(np.float16))
+    assert not [name for name in files(tmp_path) if not name.endswith((".embedding", ".partial"))]
+
+
 def test_forgetting_removes_memory_and_files_but_nobody_else_s(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     cache = EmbeddingCache(tmp_path)

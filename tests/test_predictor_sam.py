@@ -6,7 +6,7 @@ import torch
 
 from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models.sam import build_sam
-from napari_medsam.predictor import SlicePredictor
+from napari_medsam.predictor import PredictorError, SlicePredictor
 from napari_medsam.prompts import SlicePrompts
 
 BOXES = [SlicePrompts((2, 3, 20, 30)), SlicePrompts((5, 30, 35, 58)), SlicePrompts((10, 10, 12, 12))]
@@ -72,6 +72,17 @@ def test_prompts_are_scaled_into_the_model_s_square(predictor, monkeypatch):
     torch.testing.assert_close(given["boxes"], torch.tensor([[6 * x, 3 * y, 45 * x, 30 * y]]))
     torch.testing.assert_close(given["points"], torch.tensor([[[24 * x, 12 * y]]]))
     assert given["mask"].shape == (1, 1, 32, 32)
+
+
+def test_a_mask_of_labels_is_a_mask_and_not_logits(predictor):
+    """A slice of a label map, 0 and 1, read as logits would say "perhaps" everywhere."""
+    known = np.zeros((40, 60), bool)
+    known[5:20, 5:30] = True
+    expected = predictor.predict(BOXES[0], known).logits
+    for labels in (known.astype(np.uint8), 7 * known.astype(np.int64)):
+        np.testing.assert_array_equal(predictor.predict(BOXES[0], labels).logits, expected)
+    with pytest.raises(PredictorError, match=r"must be finite\.$"):
+        predictor.predict(BOXES[0], np.full((40, 60), np.nan, np.float32))
 
 
 def test_objects_that_share_a_pass_get_the_masks_they_would_get_alone(predictor):

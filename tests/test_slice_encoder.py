@@ -11,7 +11,7 @@ from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models.sam import build_sam
 from napari_medsam.predictor import PredictorError, PredictorWarning, SlicePredictor
 from napari_medsam.prompts import SlicePrompts
-from napari_medsam.slice_encoder import SliceEncoder, choose_precision
+from napari_medsam.slice_encoder import SliceEncoder, choose_device, choose_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 BOX = SlicePrompts((2, 3, 20, 30))
@@ -121,6 +121,14 @@ def test_an_embedding_of_another_precision_is_not_taken_from_the_cache(tmp_path,
         assert len(list(tmp_path.iterdir())) == count
 
 
+def test_an_embedding_of_another_release_is_not_taken_from_the_cache(tmp_path, monkeypatch):
+    """A release that mends how slices are prepared would go on giving the masks of the mistake."""
+    for count, version in enumerate(["1.0.0", "1.0.1"], start=1):
+        monkeypatch.setattr(slice_encoder, "__version__", version)
+        SlicePredictor(tiny(), cache=EmbeddingCache(tmp_path)).set_slice(image())
+        assert len(list(tmp_path.iterdir())) == count
+
+
 def test_no_room_on_the_device_is_answered_on_the_cpu_in_a_precision_it_has(pretended_gpu, monkeypatch):
     model = tiny()
     predictor = SlicePredictor(model, "cuda")
@@ -131,6 +139,73 @@ def test_no_room_on_the_device_is_answered_on_the_cpu_in_a_precision_it_has(pret
     assert predictor.device == CPU
     assert precision_of(model) == torch.float32
     assert predictor.predict(BOX).masks.shape == (1, 40, 60)
+
+
+def test_float32_that_was_asked_for_stays_float32_on_the_cpu(pretended_gpu, monkeypatch):
+    fast(monkeypatch, "cpu", "cuda")
+    model = tiny()
+    predictor = SlicePredictor(model, "cuda", precision="float32")
+    full_after(model, monkeypatch, 0)
+    with pytest.warns(PredictorWarning, match="too little free memory"):
+        predictor.set_slice(image())
+    assert precision_of(model) == torch.float32
+
+
+@pytest.mark.parametrize(
+    "text", ["MPS backend out of memory (MPS allocated: 9 GB)", "CUDA error: out of memory"]
+)
+def test_devices_without_a_type_for_full_memory_are_understood(pretended_gpu, monkeypatch, text):
+    model = tiny()
+    predictor = SlicePredictor(model, "cuda")
+    encode, full = model.encode_image, [True]
+
+    def limited(tensor):
+        if full.pop() if full else False:
+            raise RuntimeError(text)
+        return encode(tensor)
+
+    monkeypatch.setattr(model, "encode_image", limited)
+    with pytest.warns(PredictorWarning, match="too little free memory"):
+        predictor.set_slice(image())
+    assert predictor.device == CPU
+
+
+def test_other_errors_of_a_device_are_not_taken_for_full_memory(pretended_gpu, monkeypatch):
+    predictor = SlicePredictor(tiny(), "cuda")
+
+    def broken(tensor):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(predictor.model, "encode_image", broken)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        predictor.set_slice(image())
+
+
+def test_a_model_that_does_not_fit_on_the_device_is_answered_on_the_cpu(pretended_gpu, monkeypatch):
+    model, move, places = tiny(), torch.nn.Module.to, []
+
+    def cramped(module, *where, **kind):
+        places.append(where[0])
+        if where[0] == CUDA:
+            raise torch.OutOfMemoryError
+        return move(module, *where, **kind)
+
+    monkeypatch.setattr(torch.nn.Module, "to", cramped)
+    with pytest.warns(PredictorWarning, match="device cuda has too little free memory"):
+        predictor = SlicePredictor(model, "cuda")
+    assert places[0] == CUDA
+    assert predictor.device == CPU
+    assert precision_of(model) == torch.float32
+    predictor.set_slice(image())
+    assert predictor.predict(BOX).masks.shape == (1, 40, 60)
+
+
+@pytest.mark.parametrize("name", ["cuda:7", "cuda:", "cuda:x", "cuda:-1", "cpu:9", "gpu", ""])
+def test_a_device_that_is_not_there_is_refused_in_one_sentence(pretended_gpu, monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(PredictorError, match=r"^There is no device '.*' on this machine: use auto, or"):
+        choose_device(name)
 
 
 def test_the_slice_that_is_set_outlives_the_device(pretended_gpu, monkeypatch):

@@ -5,6 +5,7 @@ reader is used (``weights_only=True``), which knows tensors and plain containers
 mapped from the file and handed to the net as they are: nothing is copied.
 """
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from napari_medsam.models.specs import ModelError
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state")
 """Keys under which training programs put the weights."""
+
+FIRST_PART = "image_encoder."
+"""How the names of the first tensors of every net of the family begin."""
 
 LANDMARKS = (
     "image_encoder.pos_embed",
@@ -71,16 +75,14 @@ def read_sam(path: Path) -> tuple[Sam, str]:
     with Uninitialised():
         model = build_sam(architecture)
     expected = model.state_dict()
-    for name, tensor in weights.items():
-        if name in expected and expected[name].is_floating_point():
-            weights[name] = tensor.float()
     wrong = _differences(weights, expected)
     if wrong:
         raise ModelError(
             f"{path} looks like {architecture}, but {wrong}: the file is incomplete or of a changed net, "
             "give the original weights."
         )
-    model.load_state_dict(weights, strict=True, assign=True)
+    typed = {name: tensor.to(expected[name].dtype) for name, tensor in weights.items()}
+    model.load_state_dict(typed, strict=True, assign=True)
     return model.requires_grad_(False), architecture
 
 
@@ -99,32 +101,57 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise ModelError(
             f"{path} cannot be read as a checkpoint ({_reason(error)}): it is damaged, incomplete or of "
-            "another kind, fetch it again."
+            "another kind, replace it with the original file."
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise ModelError(f"{path} holds no weights by name: give a checkpoint of the SAM family.")
-    weights = {}
     for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        if not isinstance(name, str) or not _has_numbers(tensor):
             raise ModelError(
-                f"{path} holds other things than weights ({name!r}): give a checkpoint of the SAM family."
+                f"{path} holds other things than weights ({_shown(name)}): "
+                "give a checkpoint of the SAM family."
             )
-        weights[name.removeprefix("module.")] = tensor
-    return weights
+    return _unwrapped(content)
+
+
+def _has_numbers(thing: Any) -> bool:
+    """Whether it is a plain tensor: not sparse, not quantised, not one of torch's empty shells."""
+    return (
+        isinstance(thing, Tensor)
+        and thing.layout == torch.strided
+        and not thing.is_quantized
+        and not thing.is_meta
+    )
+
+
+def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what training programs put before every name: ``module.``, ``model.``, ``sam.``, or several."""
+    start = next((name.partition(FIRST_PART)[0] for name in weights if FIRST_PART in name), "")
+    if not all(name.startswith(start) for name in weights):
+        return dict(weights)
+    return {name.removeprefix(start): tensor for name, tensor in weights.items()}
 
 
 def _opened(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(path)
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
-    # Only the zip form, which torch has written since 2020, can be mapped.
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Whether it is the zip form, which torch has written since 2020, and nobody packed it anew.
+
+    Torch takes the bytes of a mapped file for numbers, compressed or not.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def _reason(error: Exception) -> str:
@@ -138,7 +165,23 @@ def _differences(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
     missing = [name for name in expected if name not in weights]
     unknown = [name for name in weights if name not in expected]
     misshapen = [n for n, t in weights.items() if n in expected and t.shape != expected[n].shape]
-    found = (("missing", missing), ("unknown", unknown), ("of another size", misshapen))
-    return " and ".join(
-        f"{len(names)} of its tensors are {what} ({names[0]})" for what, names in found if names
+    # Whole numbers are those of a quantised net: without its scales they would be taken at face value.
+    whole = [
+        n
+        for n, t in weights.items()
+        if n in expected and expected[n].is_floating_point() and not t.is_floating_point()
+    ]
+    found = (
+        ("missing", missing),
+        ("unknown", unknown),
+        ("of another size", misshapen),
+        (f"of type {weights[whole[0]].dtype}" if whole else "", whole),
     )
+    return " and ".join(
+        f"{len(names)} of its tensors are {what} ({_shown(names[0])})" for what, names in found if names
+    )
+
+
+def _shown(name: Any) -> str:
+    """Part of a name that anybody may have written, fit for a terminal."""
+    return repr(name)[:60]

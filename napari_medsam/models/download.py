@@ -49,16 +49,27 @@ def download(spec: ModelSpec, folder: Path) -> Iterator[tuple[int, int]]:
             f"The weights of {spec.name} are offered on a page for people only: fetch {spec.file} from "
             f"{spec.page} and put it into {folder}."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     part = folder / (spec.file + ".part")
-    yield from _received(spec, part)
-    if not matches(part, spec.digest):
-        part.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield from _received(spec, part)
+        right = matches(part, spec.digest)
+        if right:
+            os.replace(part, target)
+        else:
+            part.unlink()
+    except DownloadError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"{spec.file} cannot be put into {folder} ({error.strerror}): make room there, or set "
+            "NAPARI_MEDSAM_MODELS to a folder elsewhere."
+        ) from error
+    if not right:
         raise DownloadError(
             f"What {spec.url} sent is not the file that was published as {spec.file}: it was thrown away, "
             "try again, and report it when it happens twice."
         )
-    os.replace(part, target)
 
 
 def _received(spec: ModelSpec, part: Path) -> Iterator[tuple[int, int]]:
@@ -78,16 +89,25 @@ def _received(spec: ModelSpec, part: Path) -> Iterator[tuple[int, int]]:
             announced = int(reply.headers.get("Content-Length", 0))
             total = done + announced if announced else spec.size_bytes
             _check_room(part.parent, total - done, spec)
-            with part.open("ab" if done else "wb") as file:
-                for chunk in reply.iter_content(CHUNK_BYTES):
-                    file.write(chunk)
-                    done += len(chunk)
-                    yield done, total
+            for chunk in reply.iter_content(CHUNK_BYTES):
+                _append(chunk, part, done)
+                done += len(chunk)
+                yield done, total
     except requests.RequestException as error:
         raise DownloadError(
             f"{spec.file} could not be fetched from {spec.url} ({_reason(error)}): try again, it goes on "
             f"where it stopped, or fetch it from {spec.page} and put it into {part.parent}."
         ) from error
+
+
+def _append(chunk: bytes, part: Path, done: int) -> None:
+    # Opened anew each time: who has finished this file meanwhile must not get more behind its end.
+    with part.open("r+b" if done else "wb") as file:
+        if file.seek(0, os.SEEK_END) != done:
+            raise DownloadError(
+                f"{part} is written by another program, too: wait until that has fetched it, or try again."
+            )
+        file.write(chunk)
 
 
 def _check_room(folder: Path, needed_bytes: int, spec: ModelSpec) -> None:

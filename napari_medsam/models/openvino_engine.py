@@ -1,7 +1,7 @@
 """SAM's image encoders run by OpenVINO, a faster engine for CPUs, as a stand-in for the torch net.
 
 OpenVINO (https://github.com/openvinotoolkit/openvino, Apache-2.0) is an optional dependency, the extra
-``openvino``. A net is converted once for its weights and the installed release, checked against torch, and
+``openvino``. A net is converted once for its weights and the installed releases, checked against torch, and
 kept in the user's cache folder.
 """
 
@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from napari_medsam import __version__
+
+ABANDONED_AFTER_S = 3600.0
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 LARGEST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -101,11 +106,13 @@ def _kept_or_converted(
     encoder: nn.Module, digest: str, dtype: torch.dtype, notice: Callable[[str], None], folder: Path
 ) -> OpenVinoEncoder:
     openvino = _import_silently()
-    place = folder / f"{digest[:32]}-{openvino.__version__.partition('-')[0]}"
+    # The net's own code may change with a release of this package.
+    place = folder / f"{digest[:32]}-{openvino.__version__.partition('-')[0]}-{__version__}"
     with suppress(RuntimeError):
         return _compiled(openvino, place, dtype)
     notice("Converting the image encoder for OpenVINO, which takes a minute or two, once for these weights.")
     folder.mkdir(parents=True, exist_ok=True)
+    _tidy(folder)
     with tempfile.TemporaryDirectory(dir=folder, suffix=".partial", ignore_cleanup_errors=True) as partial:
         fresh = Path(partial) / "net"
         _convert(openvino, encoder, fresh)
@@ -115,6 +122,15 @@ def _kept_or_converted(
         with suppress(OSError):
             os.replace(fresh, place)
     return _compiled(openvino, place, dtype)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what processes left that were killed while converting: as much as the weights each time."""
+    for partial in folder.glob("*.partial"):
+        # Another process may be tidying up, too.
+        with suppress(OSError):
+            if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _import_silently() -> ModuleType:

@@ -6,6 +6,8 @@ The default model comes with the package and needs no network. Nothing is ever d
 
 from pathlib import Path
 
+import torch
+
 from napari_medsam.models import PromptableModel
 from napari_medsam.models.checkpoints import read_sam
 from napari_medsam.models.download import matches
@@ -38,14 +40,15 @@ def find_weights(name: str) -> Path:
     """
     path = weights_path(name)
     if not path.is_file():
-        spec = spec_of(name)
-        how = (
-            f"run 'napari-medsam models download {name}'"
-            if spec.url
-            else f"fetch {spec.file} from {spec.page} and put it into {path.parent}"
-        )
+        how = _how_to_get(spec_of(name), path.parent)
         raise ModelError(f"The weights of {name} are not on this machine ({path}): {how}.")
     return path
+
+
+def _how_to_get(spec: ModelSpec, folder: Path) -> str:
+    if spec.url:
+        return f"run 'napari-medsam models download {spec.name}'"
+    return f"fetch {spec.file} from {spec.page} and put it into {folder}"
 
 
 def verify(name: str) -> str:
@@ -67,17 +70,19 @@ def verify(name: str) -> str:
         When something is wrong, or the file is not there.
     """
     model = load_model(name)
-    if isinstance(model, Sam):
-        for tensor_name, tensor in model.state_dict().items():
-            if not bool(tensor.isfinite().all()):
-                raise ModelError(f"The weights of {name} are damaged ({tensor_name}): fetch the file again.")
+    tensors = model.state_dict() if isinstance(model, torch.nn.Module) else {}
+    for tensor_name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise ModelError(
+                f"The weights of {name} are damaged ({tensor_name}): replace the file with the original one."
+            )
     spec = MODELS.get(name)
     if spec is None or not spec.digest:
         return f"{name} is complete and every weight is a number; nobody has published a digest of this file."
     if not matches(find_weights(name), spec.digest):
         raise ModelError(
-            f"{find_weights(name)} is not the file that was published as {spec.file}: delete it and run "
-            f"'napari-medsam models download {name}'."
+            f"{find_weights(name)} is not the file that was published as {spec.file}: move it elsewhere and "
+            f"{_how_to_get(spec, models_folder())}."
         )
     source = "others than its makers" if spec.third_party else "its makers"
     return f"{name} is the file whose {spec.digest.partition(':')[0]} digest was published by {source}."
@@ -111,7 +116,7 @@ def load_model(name: str = "default") -> PromptableModel:
     if architecture != spec.architecture:
         raise ModelError(
             f"{file} holds weights of {architecture} instead of {spec.architecture}: "
-            f"run 'napari-medsam models download {name}'."
+            f"move it elsewhere and {_how_to_get(spec, file.parent)}."
         )
     model.family, model.supported_prompts = spec.family, spec.supported_prompts
     return model

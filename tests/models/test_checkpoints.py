@@ -72,6 +72,67 @@ def test_old_files_safetensors_half_precision_and_parallel_training_are_read(wei
         torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("prefix", ["model.", "sam.", "module.model.", "module.module."])
+def test_what_training_programs_put_before_every_name_is_taken_off(prefix, weights, tmp_path):
+    renamed = {prefix + name: tensor for name, tensor in weights.items()}
+    torch.save({"state_dict": renamed, "epoch": 3}, tmp_path / "trained.pth")
+    loaded, _ = read_sam(tmp_path / "trained.pth")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_file_that_holds_some_weights_twice_is_not_guessed_at(weights, tmp_path):
+    """One of the two would win in silence."""
+    old = {f"module.{name}": torch.zeros_like(tensor) for name, tensor in weights.items()}
+    torch.save({**old, **weights}, tmp_path / "both.pth")
+    with pytest.raises(ModelError, match=r"174 of its tensors are unknown \('module\.image_encoder"):
+        read_sam(tmp_path / "both.pth")
+
+
+def test_a_file_that_was_unpacked_and_packed_again_gives_the_same_weights(weights, tmp_path):
+    """Some browsers unpack what they fetch; mapped as it is, a compressed file gives noise for weights."""
+    torch.save(weights, tmp_path / "made.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "made.pth") as made,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in made.namelist():
+            packed.writestr(entry, made.read(entry))
+    loaded, _ = read_sam(tmp_path / "packed.pth")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_counters_keep_their_type_whatever_the_file_was_rounded_to(tmp_path):
+    model = build_sam("tiny_vit_t")
+    torch.save({name: tensor.half() for name, tensor in model.state_dict().items()}, tmp_path / "half.pth")
+    loaded, _ = read_sam(tmp_path / "half.pth")
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    assert {name: tensor.dtype for name, tensor in loaded.state_dict().items()} == types
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (lambda t: (50 * t).to(torch.int8), "are of type torch.int8"),
+        (lambda t: t.to(torch.complex64), "are of type torch.complex64"),
+        (lambda t: t.to("meta"), "holds other things than weights"),
+        (lambda t: t.to_sparse(), "holds other things than weights"),
+    ],
+)
+def test_tensors_whose_numbers_are_not_the_weights_are_refused(changed, sentence, weights, tmp_path):
+    torch.save({name: changed(tensor) for name, tensor in weights.items()}, tmp_path / "weights.pth")
+    with pytest.raises(ModelError, match=sentence):
+        read_sam(tmp_path / "weights.pth")
+
+
+def test_a_hostile_name_cannot_write_to_the_terminal(weights, tmp_path):
+    for content in ({**weights, "\x1b[2J\n" * 99: torch.zeros(1)}, {"\x1b[2J\n" * 99: 3}):
+        torch.save(content, tmp_path / "weights.pth")
+        with pytest.raises(ModelError) as caught:
+            read_sam(tmp_path / "weights.pth")
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 250 + len(str(tmp_path))
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mapped files")
 def test_weights_are_mapped_from_the_file_and_not_copied(weights, tmp_path):
     """A copy doubles the memory and the time of opening a large model."""

@@ -1,5 +1,6 @@
 """A second engine may be faster, never different: else masks depend on what happens to be installed."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -82,6 +83,26 @@ def test_an_engine_that_disagrees_with_torch_is_not_used_and_not_kept(tmp_path, 
     with pytest.raises(EngineError, match="are not those of torch"):
         openvino_encoder(model.image_encoder, "ab" * 32, torch.float32, lambda text: None, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_openvino
+def test_a_conversion_that_is_cancelled_or_killed_leaves_nothing_for_long(tmp_path, monkeypatch):
+    """Each would hold as much of the disk as the weights, for good."""
+    killed, running = tmp_path / "killed.partial", tmp_path / "running.partial"
+    for folder in (killed, running):
+        (folder / "net").mkdir(parents=True)
+    os.utime(killed, (0, 0))
+
+    def cancelled(openvino, encoder, place):
+        place.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(openvino_engine, "_convert", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        openvino_encoder(
+            tiny("tiny_lite_medsam").image_encoder, "ab" * 32, torch.float32, lambda text: None, tmp_path
+        )
+    assert list(tmp_path.iterdir()) == [running]
 
 
 @needs_openvino

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from napari_medsam.contracts import CONTRACTS
 from napari_medsam.models.sam import VARIANTS, build_sam
@@ -57,8 +58,14 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 def test_a_file_under_the_name_of_another_model_is_refused(folder):
     save_tiny(weights_path("sam_vit_b"))
-    with pytest.raises(ModelError, match="weights of tiny_vit_b instead of vit_b"):
+    with pytest.raises(
+        ModelError,
+        match=r"weights of tiny_vit_b instead of vit_b: move it elsewhere and run '.* download sam_vit_b'\.$",
+    ):
         load_model("sam_vit_b")
+    save_tiny(weights_path("lite_medsam"))
+    with pytest.raises(ModelError, match=r"elsewhere and fetch lite_medsam\.pth from https://drive"):
+        load_model("lite_medsam")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +117,17 @@ def test_verifying_reads_every_weight(tmp_path):
     torch.save(state, path)
     with pytest.raises(ModelError, match=r"damaged \(mask_decoder\.iou_token\.weight\)"):
         verify(str(path))
+
+
+def test_verifying_reads_the_default_model_s_weights_too(tmp_path, monkeypatch):
+    path = tmp_path / "default.safetensors"
+    damaged = load_file(weights_path("default"))
+    next(iter(damaged.values())).view(-1)[0] = torch.nan
+    save_file(damaged, path)
+    assert "every weight is a number" in verify("default")
+    monkeypatch.setattr("napari_medsam.models.zoo.weights_path", lambda name: path)
+    with pytest.raises(ModelError, match="weights of default are damaged"):
+        verify("default")
 
 
 def test_verifying_compares_with_the_published_digest(folder, monkeypatch):
