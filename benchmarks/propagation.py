@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 OURS, BOUND = "ours", "a box on every slice"
 CORRECTIONS = 3
-LEAST = 0.1
 BEYOND = 4
 """Slices past an object's true end that the fit sees."""
 NEVER = StopRules(min_dice=0, max_change=1e9, min_agreement=0.05)
@@ -193,8 +192,7 @@ def fit(options: argparse.Namespace) -> None:
     def loss(w: NDArray) -> float:
         return float(((1 / (1 + np.exp(-x @ w)) - y) ** 2).mean() + 1e-4 * (w[1:] ** 2).sum())
 
-    # Each observation keeps some say: what hardly varies here may be all there is to see elsewhere.
-    bounds = [(None, None), *((LEAST, None) if s > 0 else (None, -LEAST) for s in signs[1:])]
+    bounds = [(None, None) if s == 0 else ((0, None) if s > 0 else (None, 0)) for s in signs]
     w = minimize(loss, np.zeros(x.shape[1]), bounds=bounds).x
     good = y > 0.7
     print(f"{len(y)} slices, root mean square error {np.sqrt(loss(w)):.3f}")
