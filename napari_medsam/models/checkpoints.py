@@ -148,8 +148,9 @@ def _can_be_mapped(path: Path) -> bool:
 
     Torch takes the bytes of a mapped file for numbers, compressed or not.
     """
-    if not zipfile.is_zipfile(path):
-        return False
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return False
     with zipfile.ZipFile(path) as archive:
         return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 

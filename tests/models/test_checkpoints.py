@@ -238,6 +238,13 @@ def test_a_damaged_safetensors_file_is_refused(weights, tmp_path):
         read_sam(path)
 
 
+def test_half_a_file_is_called_no_zip_and_not_by_a_number_of_the_system(weights, tmp_path):
+    torch.save(weights, tmp_path / "weights.pth")
+    os.truncate(tmp_path / "weights.pth", 50_000)
+    with pytest.raises(ModelError, match=r"\(File is not a zip file\): it is damaged, incomplete or"):
+        read_sam(tmp_path / "weights.pth")
+
+
 def test_a_zip_that_is_no_checkpoint_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")
