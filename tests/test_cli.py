@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from napari_medsam import __version__
 from napari_medsam.cli import app
-from napari_medsam.export import read_segmentation
+from napari_medsam.export import Segmentation, read_segmentation, write_segmentation
 from napari_medsam.prompts import ObjectPrompts, SliceIndex, SlicePrompts, prompts_to_json
 from napari_medsam.terminology import term_for
 from napari_medsam.volume import Geometry, read_labels
@@ -451,6 +451,21 @@ def test_scores_of_known_masks(two_maps: tuple[Path, Path]) -> None:
     assert bar["hd95_mm"] is None
     assert result["mean"]["dice"] == pytest.approx(3 / 8)
     assert result["mean"]["hd95_mm"] is None
+
+
+def test_labels_of_one_name_are_compared_whatever_their_numbers(tmp_path: Path) -> None:
+    """DICOM numbers segments from 1: compared by number, a perfect result would be scored 0."""
+    geometry = Geometry(SHAPE, (3.0, 0.8, 0.7))
+    paths = tmp_path / "truth.seg.nrrd", tmp_path / "result.nii.gz"
+    for path, names in zip(paths, ({7: "Cube", 9: "bar"}, {1: "cube", 2: "bar"}), strict=True):
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[CUBE], labels[BAR] = names
+        write_segmentation(Segmentation.from_labels(labels, geometry, names=names), path)
+    scores = json.loads(done("evaluate", *paths, "--json").stdout)["labels"]
+    assert [(s["label"], s["reference_label"], s["name"], s["dice"]) for s in scores] == [
+        (1, 7, "cube", 1.0),
+        (2, 9, "bar", 1.0),
+    ]
 
 
 def test_the_tolerance_counts(two_maps: tuple[Path, Path]) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, LabelNames, label_text, parse_names
-from napari_medsam.cli.console import print_json, print_table, reported
+from napari_medsam.cli.console import print_json, print_table, reported, say
 from napari_medsam.measurements import volume_text
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ napari-medsam evaluate reference.nii.gz result.nii.gz --tolerance-mm 1 --json
 
 @reported
 def evaluate(
-    reference: Annotated[Path, typer.Argument(help="Label map taken as the truth.")],
-    segmentation: Annotated[Path, typer.Argument(help="Label map to score, on the same grid.")],
+    reference: Annotated[Path, typer.Argument(help="Label file taken as the truth.")],
+    segmentation: Annotated[Path, typer.Argument(help="Label file to score, on the same grid.")],
     label: LabelNames = None,
     tolerance_mm: Annotated[
         float, typer.Option(min=0.0, help="Distance up to which surface Dice calls two surfaces the same.")
@@ -45,19 +45,20 @@ def evaluate(
 ) -> None:
     """Score every label of SEGMENTATION against REFERENCE: Dice, IoU, HD95, surface Dice and volumes.
 
-    Both label maps must be on the same grid; a label that only one of them has counts as missed (Dice 0).
+    Both must be on the same grid. Labels of the same name belong together, else those of the same number; one
+    that only one of the files has counts as missed (Dice 0).
     """
-    from napari_medsam.measurements import compare_labels
-    from napari_medsam.volume import read_labels
+    from napari_medsam.export import read_segmentation
+    from napari_medsam.measurements import compare_segments
 
     names = parse_names(label or [])
-    truth, result = read_labels(reference), read_labels(segmentation)
+    truth, result = (read_segmentation(path).named(names).flattened() for path in (reference, segmentation))
     difference = truth.geometry.difference(result.geometry)
     if difference:
         raise ArgumentError(f"{reference} and {segmentation} are not on the same grid: {difference}")
-    scores = compare_labels(
-        truth.array, result.array, truth.geometry.spacing, tolerance_mm=tolerance_mm, names=names
-    )
+    for note in (*truth.notes, *result.notes):
+        say(note)
+    scores = compare_segments(truth, result, tolerance_mm=tolerance_mm)
     if as_json:
         print_json(
             {
