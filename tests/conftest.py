@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+ROOT = Path(__file__).parent.parent
+
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
@@ -22,3 +24,23 @@ def real_data() -> Path:
             f"NAPARI_MEDSAM_TEST_DATA is '{folder}', expected a folder of cases with an image.nii.gz each"
         )
     return Path(folder)
+
+
+@pytest.fixture
+def viewer(monkeypatch, npe2pm):
+    """A viewer without a window, the current one, that knows this plugin and no other."""
+    import napari
+    from napari.components import ViewerModel
+
+    model = ViewerModel()
+    monkeypatch.setattr(napari, "current_viewer", lambda: model)
+    with npe2pm.tmp_plugin(manifest=str(ROOT / "napari.yaml")):
+        yield model
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What napari would show the user as a warning."""
+    shown = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", shown.append)
+    return shown

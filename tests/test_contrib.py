@@ -2,21 +2,20 @@
 
 from pathlib import Path
 
-import napari
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from napari.components import ViewerModel
 
+from napari_medsam.segments import Segmentation
 from napari_medsam.volume import Geometry, GeometryError, Volume, VolumeError, read_labels, read_volume
 from napari_medsam.widgets.contrib import (
     get_file_reader,
     get_folder_reader,
     image_layer,
-    labels_layer,
     write_nifti,
 )
+from napari_medsam.widgets.label_files import layers_of
 from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry
 
 ROOT = Path(__file__).parent.parent
@@ -27,22 +26,7 @@ OBLIQUE = Geometry(
     direction=(0.8, 0.0, 0.6, 0.0, 1.0, 0.0, -0.6, 0.0, 0.8),
 )
 
-
-@pytest.fixture(autouse=True)
-def viewer(monkeypatch, npe2pm):
-    """A viewer without a window, the current one, that knows this plugin and no other."""
-    model = ViewerModel()
-    monkeypatch.setattr(napari, "current_viewer", lambda: model)
-    with npe2pm.tmp_plugin(manifest=str(ROOT / "napari.yaml")):
-        yield model
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-    """What napari would show the user as a warning."""
-    shown = []
-    monkeypatch.setattr("napari.utils.notifications.show_warning", shown.append)
-    return shown
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 @pytest.fixture
@@ -121,7 +105,8 @@ def test_rgb_image_keeps_its_colours(viewer):
 def test_labels_are_saved_on_the_grid_of_their_image(viewer, tmp_path, nifti, labels, name):
     """A label map that is shifted, flipped or resampled is worse than none."""
     (image,) = viewer.open(nifti, plugin="napari-medsam")
-    drawn, attributes, _ = labels_layer(labels, read_volume(nifti), "seg")
+    on_image = Segmentation.from_labels(labels, read_volume(nifti).geometry)
+    ((drawn, attributes, _),) = layers_of(on_image, "seg")
     layer = viewer.add_labels(drawn, **attributes)
     np.testing.assert_array_equal(layer.scale, image.scale)
     written = layer.save(str(tmp_path / name), plugin="napari-medsam")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import napari
 import nibabel
 import numpy as np
 import pytest
 from dicom_series import rectangle, structure_set, write_series
-from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from napari_medsam.export import Segment, Segmentation, read_segmentation, series_files, write_segmentation
@@ -32,21 +30,7 @@ OBLIQUE = Geometry(SHAPE, (3.0, 0.7, 0.8), (-20.5, 33.25, 801.125), (0.8, 0, 0.6
 NAMES = {1: "left kidney", 2: "something odd", 7: "Liver"}
 COLOURS = {1: (200, 10, 30), 2: (0, 255, 0), 7: (12, 34, 56)}
 
-
-@pytest.fixture(autouse=True)
-def viewer(monkeypatch, npe2pm):
-    """A viewer without a window, the current one, that knows this plugin and no other."""
-    model = ViewerModel()
-    monkeypatch.setattr(napari, "current_viewer", lambda: model)
-    with npe2pm.tmp_plugin(manifest=str(ROOT / "napari.yaml")):
-        yield model
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-    shown = []
-    monkeypatch.setattr("napari.utils.notifications.show_warning", shown.append)
-    return shown
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 def some_labels():

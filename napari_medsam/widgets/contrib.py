@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from napari_medsam import phantom
+from napari_medsam.segments import Segmentation
 from napari_medsam.volume import GeometryError, Volume, VolumeError, list_series, read_volume
 from napari_medsam.widgets.actions import register_actions
-from napari_medsam.widgets.label_files import DICOM, ITKSNAP, read_layers, save_layers, stem
+from napari_medsam.widgets.label_files import DICOM, ITKSNAP, layers_of, read_layers, save_layers, stem
 from napari_medsam.widgets.metadata import METADATA_KEY, LayerData, layer_metadata
 from napari_medsam.windowing import default_window
 
@@ -46,7 +45,12 @@ def image_layer(volume: Volume, name: str, series: str | None = None) -> LayerDa
     LayerData
         The voxels themselves, not a copy.
     """
-    attributes = {**_placement(volume, series), "name": name}
+    attributes: dict[str, Any] = {
+        "name": name,
+        "scale": volume.geometry.spacing,
+        "units": ("mm",) * 3,
+        "metadata": layer_metadata(volume, series),
+    }
     if volume.array.ndim == 4:
         attributes["rgb"] = True
     else:
@@ -55,26 +59,6 @@ def image_layer(volume: Volume, name: str, series: str | None = None) -> LayerDa
         # What a model is to see must not follow the contrast on screen, and takes a second to find again.
         attributes["metadata"][METADATA_KEY]["window"] = (window.lower, window.upper, window.name)
     return volume.array, attributes, "image"
-
-
-def labels_layer(labels: NDArray, volume: Volume, name: str) -> LayerData:
-    """Turn labels into a layer that lies on the grid of a volume, and remembers where that is.
-
-    Parameters
-    ----------
-    labels : (z, y, x) integers
-        Labels of the volume's voxels.
-    volume : Volume
-        The image that they belong to.
-    name : str
-        Name of the layer.
-
-    Returns
-    -------
-    LayerData
-        The labels themselves, not a copy.
-    """
-    return labels, {**_placement(volume), "name": name}, "labels"
 
 
 def get_file_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
@@ -124,12 +108,6 @@ def mr_brain_sample() -> list[LayerData]:
     return _phantom_layers(phantom.mr_brain(), "MR brain phantom")
 
 
-def _placement(volume: Volume, series: str | None = None) -> dict[str, Any]:
-    """Attributes of every layer that lies on the volume's grid."""
-    metadata = layer_metadata(volume, series)
-    return {"scale": volume.geometry.spacing, "units": ("mm",) * 3, "metadata": metadata}
-
-
 def _read_file(path: str) -> list[LayerData]:
     # Whoever drops a file on napari cannot choose a time point: the note tells them which one they see.
     register_actions()
@@ -172,6 +150,5 @@ def _warn(sentences: Sequence[str]) -> None:
 
 def _phantom_layers(sample: phantom.Phantom, name: str) -> list[LayerData]:
     register_actions()
-    labels, attributes, kind = labels_layer(sample.labels, sample.volume, f"{name} labels")
-    organs = {"index": list(sample.names), "name": list(sample.names.values())}
-    return [image_layer(sample.volume, name), (labels, {**attributes, "features": organs}, kind)]
+    labels = Segmentation.from_labels(sample.labels, sample.volume.geometry, names=sample.names)
+    return [image_layer(sample.volume, name), *layers_of(labels, f"{name} labels")]
