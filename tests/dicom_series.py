@@ -55,11 +55,7 @@ def write_series(
         image.ImagePositionPatient = [f"{part:.{digits}f}" for part in (geometry.affine @ (0, 0, z, 1))[:3]]
         slice_ = np.full((rows, columns), z, np.int16) if voxels is None else voxels[z]
         image.PixelData = slice_.astype(np.int16).tobytes()
-        image.file_meta = FileMetaDataset()
-        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        image.save_as(folder / f"{(7 * z) % 101:03}.dcm", enforce_file_format=True)
+        save(image, folder / f"{(7 * z) % 101:03}.dcm")
     return series
 
 
@@ -89,11 +85,16 @@ def structure_set(path: Path, geometry: Geometry, series: str, rois: dict[str, l
             drawn.ContourSequence.append(contour)
         header.StructureSetROISequence.append(roi)
         header.ROIContourSequence.append(drawn)
-    header.file_meta = FileMetaDataset()
-    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
-    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.save_as(path, enforce_file_format=True)
+    return save(header, path)
+
+
+def save(image: Dataset, path: Path, syntax: str = ExplicitVRLittleEndian) -> Path:
+    """Write a dataset as a file of its own."""
+    image.file_meta = FileMetaDataset()
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    image.file_meta.TransferSyntaxUID = syntax
+    image.save_as(path, enforce_file_format=True)
     return path
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from dicom_series import save
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -60,15 +61,6 @@ def dataset(pixels: np.ndarray, **attributes) -> Dataset:
         elif name in image:
             delattr(image, name)
     return image
-
-
-def save(image: Dataset, path: Path, syntax=ExplicitVRLittleEndian) -> Path:
-    image.file_meta = FileMetaDataset()
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    image.file_meta.TransferSyntaxUID = syntax
-    image.save_as(path, enforce_file_format=True)
-    return path
 
 
 def save_series(

@@ -5,26 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bright_model import BrightModel
+from bright_segmenter import bright_segmenter
 from dicom_series import write_series
-from direct_runner import DirectRunner
 from hand import needs_display
-from napari.components import ViewerModel
-from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from typer.testing import CliRunner
 
 from napari_medsam.cli import app
 from napari_medsam.export import read_segmentation
-from napari_medsam.predictor import SlicePredictor
-from napari_medsam.prompts import SliceIndex, prompts_from_json
+from napari_medsam.prompts import prompts_from_json
 from napari_medsam.terminology import term_for
 from napari_medsam.volume import Geometry, Volume
 from napari_medsam.widgets.anatomy_panel import AnatomyPanel
-from napari_medsam.widgets.contrib import image_layer
-from napari_medsam.widgets.planes import box_corners
-from napari_medsam.widgets.segmenter import Segmenter
-from napari_medsam.widgets.shared_model import SharedModel
 
 pytestmark = [pytest.mark.canvas, needs_display]
 SHAPE = (6, 20, 30)
@@ -37,17 +30,8 @@ def panel(qtbot, tmp_path):
     """An object on slice 2 of a scan from a DICOM folder."""
     voxels = np.zeros(SHAPE, np.float32)
     voxels[:, 5:15, 10:20] = 1
-    source = str(tmp_path / "ct")
-    data, attributes, _ = image_layer(Volume(voxels, GRID, "MR", source, ()), "scan")
-    viewer = ViewerModel()
-    viewer.add_layer(Image(data, **attributes))
-    viewer.dims.set_current_step(0, 2)
-    model = SharedModel("bright")
-    model.replace("bright", SlicePredictor(BrightModel()))
-    segmenter = Segmenter(viewer, DirectRunner(), model)
-    segmenter.draw_box()
-    segmenter.layers.boxes.add_rectangles([box_corners(SliceIndex(0, 2), (3, 8, 17, 22), 3)])
-    made = AnatomyPanel(segmenter)
+    scan = Volume(voxels, GRID, "MR", str(tmp_path / "ct"), ())
+    made = AnatomyPanel(bright_segmenter(scan, 2, (3, 8, 17, 22)))
     qtbot.addWidget(made)
     made.show()
     made.refresh()

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bright_model import BrightModel
-from direct_runner import DirectRunner
+from bright_segmenter import bright_segmenter
 from hand import needs_display
-from napari.components import ViewerModel
-from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QInputDialog, QMessageBox, QPushButton
 
 from napari_medsam.models import download
-from napari_medsam.predictor import SlicePredictor
-from napari_medsam.prompts import SliceIndex
 from napari_medsam.volume import Geometry, Volume
 from napari_medsam.widgets.compare_panel import ComparePanel
-from napari_medsam.widgets.contrib import image_layer
 from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
 from napari_medsam.widgets.panels import PropagationPanel, WindowPanel
-from napari_medsam.widgets.planes import box_corners
-from napari_medsam.widgets.segmenter import Segmenter
-from napari_medsam.widgets.shared_model import SharedModel
 from napari_medsam.windowing import PRESETS, Window
 
 pytestmark = [pytest.mark.canvas, needs_display]
@@ -36,15 +27,7 @@ def segmenter(qtbot):
     voxels = np.full(SHAPE, -1000, np.int16)
     voxels[2:6, 10:20, 10:30] = 1000
     volume = Volume(voxels, Geometry(SHAPE, (10.0, 1.0, 1.0)), "CT", "", ())
-    data, attributes, _ = image_layer(volume, "scan")
-    viewer = ViewerModel()
-    viewer.add_layer(Image(data, **attributes))
-    viewer.dims.set_current_step(0, 3)
-    model = SharedModel("bright")
-    model.replace("bright", SlicePredictor(BrightModel()))
-    made = Segmenter(viewer, DirectRunner(), model)
-    made.draw_box()
-    made.layers.boxes.add_rectangles([box_corners(SliceIndex(0, 3), (8, 8, 22, 32), 3)])
+    made = bright_segmenter(volume, 3, (8, 8, 22, 32))
     assert made.layers.census.voxels(1) == 200
     return made
 

@@ -9,11 +9,10 @@ import napari
 import numpy as np
 import pytest
 from bright_model import BrightModel
+from bright_segmenter import bright_segmenter
 from dicom_series import write_series
-from direct_runner import DirectRunner
 from hand import Hand, needs_display
 from napari.components import ViewerModel
-from napari.layers import Image
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QLineEdit, QMessageBox
@@ -28,8 +27,6 @@ from napari_medsam.widgets.contrib import image_layer
 from napari_medsam.widgets.keeper import Keeper
 from napari_medsam.widgets.planes import box_corners
 from napari_medsam.widgets.saving import DICOM, KINDS, NNUNET, kinds_for, path_of_kind
-from napari_medsam.widgets.segmenter import Segmenter
-from napari_medsam.widgets.shared_model import SharedModel
 
 pytestmark = [
     pytest.mark.canvas,
@@ -47,14 +44,7 @@ def segmented(viewer, source):
     """A liver on slice 2 of a scan that came from `source`, in a viewer without a window."""
     voxels = np.zeros(SHAPE, np.float32)
     voxels[:, 5:15, 10:20] = 1
-    data, attributes, _ = image_layer(Volume(voxels, GRID, "MR", str(source), ()), "scan")
-    model = SharedModel("bright")
-    model.replace("bright", SlicePredictor(BrightModel()))
-    viewer.add_layer(Image(data, **attributes))
-    viewer.dims.set_current_step(0, 2)
-    made = Segmenter(viewer, DirectRunner(), model)
-    made.draw_box()
-    made.layers.boxes.add_rectangles([box_corners(SliceIndex(0, 2), (3, 8, 17, 22), 3)])
+    made = bright_segmenter(Volume(voxels, GRID, "MR", str(source), ()), 2, (3, 8, 17, 22), viewer)
     made.layers.rename(1, "liver")
     assert made.layers.census.voxels(1) == 100
     return made
