@@ -80,7 +80,7 @@ class SlicePredictor:
         as fast where the device has instructions for it, and a little less exact; or ``"auto"`` for bfloat16
         on such a device and float32 on any other. It rounds the model's own weights, for good.
     engine
-        What runs the image encoder of a SAM-family model: ``"torch"``; ``"openvino"``, faster on a CPU, with
+        What runs the image encoder of a SAM-family model: ``"torch"``; ``"openvino"``, for the CPU, with
         the extra of that name, after a minute's conversion the first time; or ``"auto"`` for openvino where
         it is installed and the device is the CPU. Where openvino fails, torch takes over with a notice.
 

@@ -1,4 +1,4 @@
-"""SAM's image encoders run by OpenVINO, a faster engine for CPUs, as a stand-in for the torch net.
+"""SAM's image encoders run by OpenVINO, an engine for CPUs, as a stand-in for the torch net.
 
 OpenVINO (https://github.com/openvinotoolkit/openvino, Apache-2.0) is an optional dependency, the extra
 ``openvino``. A net is converted once for its weights and the installed releases, checked against torch, and
