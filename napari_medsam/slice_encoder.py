@@ -22,7 +22,7 @@ from napari_medsam.contracts import CONTRACTS
 from napari_medsam.embedding_cache import EmbeddingCache
 from napari_medsam.models import PromptableModel
 from napari_medsam.models.openvino_engine import EngineError, OpenVinoEncoder, has_openvino, openvino_encoder
-from napari_medsam.models.precision import has_bfloat16
+from napari_medsam.models.precision import bfloat16_pays, has_bfloat16
 from napari_medsam.models.sam import Sam
 
 Result = TypeVar("Result")
@@ -259,13 +259,13 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """
     if name not in PRECISIONS:
         raise PredictorError(f"There is no precision {name!r}: use one of {', '.join(PRECISIONS)}.")
-    fast = has_bfloat16(device)
-    if name == "bfloat16" and not fast:
+    if name == "bfloat16" and not has_bfloat16(device):
         raise PredictorError(
             f"The device {device} is not known to multiply bfloat16, which makes it many times slower than "
             "float32: leave the precision at auto."
         )
-    return torch.float32 if name == "float32" or not fast else torch.bfloat16
+    rounded = name == "bfloat16" or (name == "auto" and bfloat16_pays(device))
+    return torch.bfloat16 if rounded else torch.float32
 
 
 def choose_openvino(engine: str, device: torch.device, model: PromptableModel) -> bool:

@@ -32,7 +32,8 @@ def precision_of(model) -> torch.dtype:
 
 def fast(monkeypatch, *types: str) -> None:
     """Only these types of device multiply bfloat16 in hardware."""
-    monkeypatch.setattr(slice_encoder, "has_bfloat16", lambda device: device.type in types)
+    for asked in ("has_bfloat16", "bfloat16_pays"):
+        monkeypatch.setattr(slice_encoder, asked, lambda device: device.type in types)
 
 
 @pytest.fixture

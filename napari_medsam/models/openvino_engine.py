@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from napari_medsam import __version__
 
 ABANDONED_AFTER_S = 3600.0
+UNUSED_AFTER_S = 90 * 86400.0
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 LARGEST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -109,7 +110,10 @@ def _kept_or_converted(
     # The net's own code may change with a release of this package.
     place = folder / f"{digest[:32]}-{openvino.__version__.partition('-')[0]}-{__version__}"
     with suppress(RuntimeError):
-        return _compiled(openvino, place, dtype)
+        kept = _compiled(openvino, place, dtype)
+        with suppress(OSError):
+            os.utime(place)
+        return kept
     notice("Converting the image encoder for OpenVINO, which takes a minute or two, once for these weights.")
     folder.mkdir(parents=True, exist_ok=True)
     _tidy(folder)
@@ -125,12 +129,16 @@ def _kept_or_converted(
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what processes left that were killed while converting: as much as the weights each time."""
-    for partial in folder.glob("*.partial"):
+    """Remove what killed processes left half converted, and nets nobody used for long.
+
+    Each is as large as the weights, and one of an earlier release is never used again.
+    """
+    for net in folder.iterdir():
+        kept_s = ABANDONED_AFTER_S if net.suffix == ".partial" else UNUSED_AFTER_S
         # Another process may be tidying up, too.
         with suppress(OSError):
-            if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S:
-                shutil.rmtree(partial, ignore_errors=True)
+            if time.time() - net.stat().st_mtime > kept_s:
+                shutil.rmtree(net, ignore_errors=True)
 
 
 def _import_silently() -> ModuleType:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from napari_medsam.models.crops import prompt_channels
-from napari_medsam.models.precision import has_bfloat16
+from napari_medsam.models.precision import bfloat16_pays
 from napari_medsam.models.prompt_unet import PromptNet
 from napari_medsam.training.label_bank import LabelBank
 from napari_medsam.training.prompt_sampling import MODES, PromptBatch, corrective_click, draw_prompts
@@ -99,7 +99,7 @@ def predict_with_clicks(
         channels = prompt_channels(prompts.windows, prompts.boxes, prompts.has_box, points, labels)
         inputs = torch.cat([prompts.image, channels, previous], 1)
         last = k == clicks
-        autocast = torch.autocast(inputs.device.type, torch.bfloat16, enabled=has_bfloat16(inputs.device))
+        autocast = torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16_pays(inputs.device))
         with torch.set_grad_enabled(train and last), autocast:
             logits, iou_logits = net(inputs.contiguous(memory_format=torch.channels_last))
         logits, iou_logits = logits.float(), iou_logits.float()

@@ -106,6 +106,23 @@ def test_a_conversion_that_is_cancelled_or_killed_leaves_nothing_for_long(tmp_pa
 
 
 @needs_openvino
+def test_a_converted_net_goes_once_nobody_has_used_it_for_long(tmp_path):
+    """Each release converts anew: the nets of all earlier ones would fill the disk."""
+    encoder, digests = tiny("tiny_lite_medsam").image_encoder, ("ab" * 32, "cd" * 32)
+    for digest in digests:
+        openvino_encoder(encoder, digest, torch.float32, lambda text: None, tmp_path)
+    used, unused = sorted(tmp_path.iterdir())
+    for net in (used, unused):
+        os.utime(net, (0, 0))
+    openvino_encoder(encoder, digests[0], torch.float32, lambda text: None, tmp_path)
+    openvino_encoder(encoder, "ef" * 32, torch.float32, lambda text: None, tmp_path)
+    left = list(tmp_path.iterdir())
+    assert used in left
+    assert unused not in left
+    assert len(left) == 2
+
+
+@needs_openvino
 def test_the_predictor_answers_with_either_engine_alike(folder, tmp_path):
     expected = SlicePredictor(tiny(), precision="float32")
     expected.set_slice(image())
