@@ -8,10 +8,11 @@ from torch import Tensor
 
 from napari_medsam.models.sam import Sam, Uninitialised, build_sam
 from napari_medsam.models.specs import IMAGENET_DEVIATION, IMAGENET_MEAN, ModelError
+from napari_medsam.models.transformers_names import published_name
 from napari_medsam.models.weight_files import read_weights, shown
 
-FIRST_PART = "image_encoder."
-"""How the names of the first tensors of every net of the family begin."""
+FIRST_PARTS = ("image_encoder.", "vision_encoder.")
+"""How the names of a net's first tensors begin: as published, and in the transformers library."""
 
 SHELLS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Parts of names that torch adds for modules that were compiled or trained on many devices."""
@@ -51,7 +52,8 @@ def read_sam(path: Path) -> tuple[Sam, str]:
     Parameters
     ----------
     path
-        As for `napari_medsam.models.weight_files.read_weights`.
+        As for `napari_medsam.models.weight_files.read_weights`; the names are those of the publishers or of
+        the transformers library.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def read_sam(path: Path) -> tuple[Sam, str]:
             "merge them into the net they were trained with, and give its weights."
         )
     architecture = architecture_of(weights)
-    if not architecture and not any(name.startswith(FIRST_PART) for name in weights):
+    if not architecture and not any(name.startswith(FIRST_PARTS) for name in weights):
         part = next((name for name in weights if name.startswith(("mask_decoder.", "prompt_encoder."))), "")
         if part:
             raise ModelError(
@@ -108,8 +110,10 @@ def architecture_of(weights: Mapping[str, Tensor]) -> str:
 def _published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Under the published names, without what training programs add."""
     weights = _renamed(weights, lambda name: ".".join(p for p in name.split(".") if p not in SHELLS))
-    start = next((name.partition(FIRST_PART)[0] for name in weights if FIRST_PART in name), "")
+    start = next((n.partition(part)[0] for n in weights for part in FIRST_PARTS if part in n), "")
     weights = _renamed(weights, lambda name: name.removeprefix(start))
+    if any(name.startswith(FIRST_PARTS[1]) for name in weights):
+        weights = _renamed(weights, published_name)
     return {name: tensor for name, tensor in weights.items() if not _is_usual_level(name, tensor)}
 
 

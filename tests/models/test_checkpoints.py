@@ -168,7 +168,7 @@ def test_a_part_of_a_net_and_low_rank_additions_are_called_so(weights, tmp_path)
     ):
         read_sam(tmp_path / "decoder.pth")
     additions = {
-        f"base_model.model.image_encoder.blocks.{i}.attn.qkv.lora_A.weight": torch.ones(1) for i in (0, 1)
+        f"base_model.model.vision_encoder.layers.{i}.attn.qkv.lora_A.weight": torch.ones(1) for i in (0, 1)
     }
     save_file(additions, tmp_path / "adapter_model.safetensors")
     with pytest.raises(
