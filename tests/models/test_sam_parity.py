@@ -22,6 +22,7 @@ PUBLISHED_PARAMETERS = {
     "vit_b": 93_735_472,
     "vit_l": 312_342_832,
     "vit_h": 641_090_608,
+    "ft_sam": 90_737_200,
     "sam_med2d": 271_241_776,
     "vit_t": 10_130_092,
     "lite_medsam": 9_791_300,
