@@ -133,7 +133,9 @@ def _renamed(weights: Mapping[str, Tensor], new_name: Callable[[str], str]) -> d
 
 def _is_usual_level(name: str, tensor: Tensor) -> bool:
     levels = PIXEL_LEVELS.get(name)
-    return levels is not None and tensor.flatten().tolist() == torch.tensor(levels).to(tensor.dtype).tolist()
+    if levels is None or tensor.numel() != len(levels):
+        return False
+    return tensor.flatten().tolist() == torch.tensor(levels).to(tensor.dtype).tolist()
 
 
 def _differences(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_medsam.models.specs import ModelError
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state")
+WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "module")
 """Keys under which training programs put the weights."""
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")

@@ -169,7 +169,10 @@ def _model_s_name(path: Path) -> str:
         return path.name
     folder = path.absolute().parent
     # The cache of Hugging Face: models--OWNER--NAME/snapshots/REVISION/model.safetensors.
-    return folder.parents[1].name if folder.parent.name == "snapshots" else folder.name
+    if folder.parent.name == "snapshots":
+        return folder.parents[1].name
+    # The library's training program: NAME/checkpoint-500/model.safetensors.
+    return (folder.parent if folder.name.startswith("checkpoint-") else folder).name
 
 
 def _trained_prompts(family: str) -> frozenset[str]:

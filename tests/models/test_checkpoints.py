@@ -48,7 +48,7 @@ def test_every_architecture_is_recognised_by_its_tensors(variant):
 
 
 @pytest.mark.parametrize("variant", TINY)
-@pytest.mark.parametrize("wrapper", ["", "model", "state_dict"])
+@pytest.mark.parametrize("wrapper", ["", "model", "state_dict", "net"])
 def test_weights_arrive_unchanged_also_from_inside_a_training_checkpoint(variant, wrapper, tmp_path):
     model = build_sam(variant)
     state = model.state_dict()

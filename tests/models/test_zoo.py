@@ -128,6 +128,7 @@ def test_the_refusal_of_a_recipe_says_which_fit(tmp_path):
         ("vit_b", "medsam-vit-base/model.safetensors", "medsam"),
         ("vit_b", "medsam-vit-base/pytorch_model.bin", "medsam"),
         ("vit_b", "models--wanglab--medsam-vit-base/snapshots/0c4ed2/model.safetensors", "medsam"),
+        ("vit_b", "medsam-liver/checkpoint-500/model.safetensors", "medsam"),
         ("vit_b", "sam-vit-base/model.safetensors", "sam"),
         ("vit_b", "medsam/sam-vit-base/model.safetensors", "sam"),
         ("vit_b", "medsam/sam_vit_b_01ec64.pth", "sam"),
