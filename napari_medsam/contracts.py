@@ -19,14 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_medsam.models.specs import IMAGENET_DEVIATION, IMAGENET_MEAN
 from napari_medsam.resampling import area_resize, nearest_resize
 
 LUMA = (0.299, 0.587, 0.114)
 """How bright a colour looks (ITU-R BT.601)."""
-
-MEAN = (123.675, 116.28, 103.53)
-DEVIATION = (58.395, 57.12, 57.375)
-"""Of ImageNet's red, green and blue, 0 to 255."""
 
 ROUNDING = 2e-5
 """Grey levels by which float32 windowing may miss a whole number that float64 would have met."""
@@ -263,7 +260,7 @@ def _colour(image: NDArray) -> NDArray:
 
 
 def _standardised(image: NDArray) -> NDArray[np.float32]:
-    return ((image - np.asarray(MEAN)) / np.asarray(DEVIATION)).astype(np.float32)
+    return ((image - np.asarray(IMAGENET_MEAN)) / np.asarray(IMAGENET_DEVIATION)).astype(np.float32)
 
 
 def _stretched(image: NDArray) -> NDArray[np.float32]:

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 PANEL = "How"
 
-Model = Annotated[str, typer.Option(help="Name of a model, or a file with weights.", rich_help_panel=PANEL)]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Name of a model, or a file with weights; medsam=FILE, sam=FILE, lite_medsam=FILE or "
+        "sam_med2d=FILE say by which recipe it was trained.",
+        rich_help_panel=PANEL,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=PANEL)]
 Precision = Annotated[
     str,

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from napari_medsam.models.specs import ModelSpec
 
 Name = Annotated[str, typer.Argument(help="A name that 'napari-medsam models list' shows.")]
-NameOrPath = Annotated[str, typer.Argument(help="A model's name, or the path of your own file.")]
+NameOrPath = Annotated[
+    str, typer.Argument(help="A model's name, or the path of your own file (medsam=PATH says how it is fed).")
+]
 
 app = typer.Typer(
     name="models",

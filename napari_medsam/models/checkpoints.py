@@ -1,26 +1,27 @@
-"""Read a file of weights of the SAM family, whoever made it, without running anything that is in it.
+"""Recognise weights of the SAM family in a file, whoever made it, and put them into their net."""
 
-A checkpoint made by torch is a pickle, which can run any code when it is opened. Only torch's restricted
-reader is used (``weights_only=True``), which knows tensors and plain containers and nothing else. Weights are
-mapped from the file and handed to the net as they are: nothing is copied.
-"""
-
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from napari_medsam.models.sam import Sam, Uninitialised, build_sam
-from napari_medsam.models.specs import ModelError
+from napari_medsam.models.specs import IMAGENET_DEVIATION, IMAGENET_MEAN, ModelError
+from napari_medsam.models.transformers_names import published_name
+from napari_medsam.models.weight_files import read_weights, shown
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state")
-"""Keys under which training programs put the weights."""
+FIRST_PARTS = ("image_encoder.", "vision_encoder.")
+"""How the names of a net's first tensors begin: as published, and in the transformers library."""
 
-FIRST_PART = "image_encoder."
-"""How the names of the first tensors of every net of the family begin."""
+SHELLS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Parts of names that torch adds for modules that were compiled or trained on many devices."""
+
+PIXEL_LEVELS = {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_DEVIATION}
+"""What some programs save with SAM: how pixels are normalised, which is no part of the net."""
+
+LOW_RANK = ("lora", "linear_a_", "w_a_0")
+"""Of the names that programs give to low-rank additions to a net."""
 
 LANDMARKS = (
     "image_encoder.pos_embed",
@@ -34,10 +35,12 @@ ARCHITECTURES: Mapping[tuple[tuple[int, ...] | None, ...], str] = {
     ((1, 64, 64, 768), None, None, None): "vit_b",
     ((1, 64, 64, 1024), None, None, None): "vit_l",
     ((1, 64, 64, 1280), None, None, None): "vit_h",
+    ((1, 16, 16, 768), None, None, None): "ft_sam",
     ((1, 16, 16, 768), (768,), None, None): "sam_med2d",
     (None, None, (32, 3, 3, 3), (1000, 320)): "vit_t",
     (None, None, (32, 3, 1, 1), None): "lite_medsam",
     ((1, 8, 8, 32), None, None, None): "tiny_vit_b",
+    ((1, 4, 4, 32), None, None, None): "tiny_ft_sam",
     ((1, 8, 8, 32), (32,), None, None): "tiny_sam_med2d",
     (None, None, (8, 3, 3, 3), (1000, 32)): "tiny_vit_t",
     (None, None, (8, 3, 1, 1), None): "tiny_lite_medsam",
@@ -51,7 +54,8 @@ def read_sam(path: Path) -> tuple[Sam, str]:
     Parameters
     ----------
     path
-        Made by `torch.save`, or a safetensors file; the weights alone or wrapped by a training program.
+        As for `napari_medsam.models.weight_files.read_weights`; the names are those of the publishers or of
+        the transformers library.
 
     Returns
     -------
@@ -65,8 +69,21 @@ def read_sam(path: Path) -> tuple[Sam, str]:
     ModelError
         When the file is not there, is damaged, holds something else or would run code.
     """
-    weights = read_weights(path)
+    weights = _published(read_weights(path))
+    added = [name for name in weights if any(part in name.lower() for part in LOW_RANK)]
+    if added:
+        raise ModelError(
+            f"{path} holds {len(added)} low-rank additions (LoRA, {shown(added[0])}): "
+            "merge them into the net they were trained with, and give its weights."
+        )
     architecture = architecture_of(weights)
+    if not architecture and not any(name.startswith(FIRST_PARTS) for name in weights):
+        part = next((name for name in weights if name.startswith(("mask_decoder.", "prompt_encoder."))), "")
+        if part:
+            raise ModelError(
+                f"{path} holds a part of a net ({shown(part)}) without its image encoder: "
+                "put it into the weights it was trained with, and give all of them."
+            )
     if not architecture:
         raise ModelError(
             f"{path} holds {len(weights)} tensors that belong to no known model of the SAM family: "
@@ -92,74 +109,33 @@ def architecture_of(weights: Mapping[str, Tensor]) -> str:
     return ARCHITECTURES.get(tuple(shapes), "")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file's tensors by name; see `read_sam` for what is accepted and raised."""
-    if not path.is_file():
-        raise ModelError(f"There is no file {path}: give the path of a checkpoint.")
-    try:
-        content = _opened(path)
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be read as a checkpoint ({_reason(error)}): it is damaged, incomplete or of "
-            "another kind, replace it with the original file."
-        ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise ModelError(f"{path} holds no weights by name: give a checkpoint of the SAM family.")
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not _has_numbers(tensor):
-            raise ModelError(
-                f"{path} holds other things than weights ({_shown(name)}): "
-                "give a checkpoint of the SAM family."
-            )
-    return _unwrapped(content)
+def _published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Under the published names, without what training programs add."""
+    weights = _renamed(weights, lambda name: ".".join(p for p in name.split(".") if p not in SHELLS))
+    start = next((n.partition(part)[0] for n in weights for part in FIRST_PARTS if part in n), "")
+    weights = _renamed(weights, lambda name: name.removeprefix(start))
+    if any(name.startswith(FIRST_PARTS[1]) for name in weights):
+        weights = _renamed(weights, published_name)
+    return {name: tensor for name, tensor in weights.items() if not _is_usual_level(name, tensor)}
 
 
-def _has_numbers(thing: Any) -> bool:
-    """Whether it is a plain tensor: not sparse, not quantised, not one of torch's empty shells."""
-    return (
-        isinstance(thing, Tensor)
-        and thing.layout == torch.strided
-        and not thing.is_quantized
-        and not thing.is_meta
-    )
+def _renamed(weights: Mapping[str, Tensor], new_name: Callable[[str], str]) -> dict[str, Tensor]:
+    """Give tensors new names; of two that differ and would share one, one keeps its own."""
+    renamed: dict[str, Tensor] = {}
+    for name in sorted(weights, key=lambda name: new_name(name) != name):
+        new, tensor = new_name(name), weights[name]
+        if new not in renamed:
+            renamed[new] = tensor
+        elif not torch.equal(renamed[new], tensor):
+            renamed[name] = tensor
+    return renamed
 
 
-def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what training programs put before every name: ``module.``, ``model.``, ``sam.``, or several."""
-    start = next((name.partition(FIRST_PART)[0] for name in weights if FIRST_PART in name), "")
-    if not all(name.startswith(start) for name in weights):
-        return dict(weights)
-    return {name.removeprefix(start): tensor for name, tensor in weights.items()}
-
-
-def _opened(path: Path) -> Any:
-    if path.suffix.lower() == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
-
-
-def _can_be_mapped(path: Path) -> bool:
-    """Whether it is the zip form, which torch has written since 2020, and nobody packed it anew.
-
-    Torch takes the bytes of a mapped file for numbers, compressed or not.
-    """
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return False
-    with zipfile.ZipFile(path) as archive:
-        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    if "weights_only" in text or "Unsupported global" in text:
-        return "it holds code or objects, which are never opened"
-    return text.split("\n")[0].rstrip(".:")[:120] or type(error).__name__
+def _is_usual_level(name: str, tensor: Tensor) -> bool:
+    levels = PIXEL_LEVELS.get(name)
+    if levels is None or tensor.numel() != len(levels):
+        return False
+    return tensor.flatten().tolist() == torch.tensor(levels).to(tensor.dtype).tolist()
 
 
 def _differences(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
@@ -179,10 +155,5 @@ def _differences(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
         (f"of type {weights[whole[0]].dtype}" if whole else "", whole),
     )
     return " and ".join(
-        f"{len(names)} of its tensors are {what} ({_shown(names[0])})" for what, names in found if names
+        f"{len(names)} of its tensors are {what} ({shown(names[0])})" for what, names in found if names
     )
-
-
-def _shown(name: Any) -> str:
-    """Part of a name that anybody may have written, fit for a terminal."""
-    return repr(name)[:60]

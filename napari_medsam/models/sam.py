@@ -225,10 +225,12 @@ VARIANTS: Mapping[str, Callable[[], Sam]] = MappingProxyType(
         "vit_b": partial(build_vit, 768, 12, 12, (2, 5, 8, 11)),
         "vit_l": partial(build_vit, 1024, 24, 16, (5, 11, 17, 23)),
         "vit_h": partial(build_vit, 1280, 32, 16, (7, 15, 23, 31)),
+        "ft_sam": partial(build_vit, 768, 12, 12, (2, 5, 8, 11), image_size=256),
         "sam_med2d": partial(build_vit, 768, 12, 12, (2, 5, 8, 11), image_size=256, adapter=True),
         "vit_t": partial(build_tiny_vit, 1024, 2, classifier=True),
         "lite_medsam": partial(build_tiny_vit, 256, 1, classifier=False),
         "tiny_vit_b": partial(build_vit, 32, 2, 2, (1,), image_size=128, prompt_dim=32, window_size=3),
+        "tiny_ft_sam": partial(build_vit, 32, 2, 2, (1,), image_size=64, prompt_dim=32, window_size=3),
         "tiny_sam_med2d": partial(
             build_vit, 32, 2, 2, (1,), image_size=128, adapter=True, prompt_dim=32, window_size=3
         ),

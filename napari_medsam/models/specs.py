@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_DEVIATION = (58.395, 57.12, 57.375)
+"""Of ImageNet's red, green and blue, 0 to 255."""
+
 ALL_PROMPTS = frozenset({"box", "point", "mask"})
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 SAM_DATA = "SA-1B: 11 million photographs, 1.1 billion masks, nothing medical"

@@ -4,6 +4,7 @@ The default model comes with the package and needs no network. Nothing is ever d
 `napari_medsam.models.download` is called by those who want a file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -27,7 +28,16 @@ __all__ = [
     "weights_path",
 ]
 
-FAMILIES = ("sam", "medsam", "lite_medsam", "sam_med2d")
+NETS: Mapping[str, tuple[str, ...]] = {
+    "sam": ("vit_b", "vit_l", "vit_h", "vit_t", "ft_sam"),
+    "medsam": ("vit_b", "vit_l", "vit_h", "vit_t"),
+    "lite_medsam": ("lite_medsam",),
+    "sam_med2d": ("sam_med2d", "ft_sam"),
+}
+"""Families, and the nets their recipes fit: SAM's and MedSAM's serve any net of 1024 pixels."""
+
+ANY_MODEL = ("model.safetensors", "pytorch_model.bin")
+"""Names that the transformers library gives to every model's file: the folder is called after the model."""
 
 
 def find_weights(name: str) -> Path:
@@ -77,7 +87,12 @@ def verify(name: str) -> str:
                 f"The weights of {name} are damaged ({tensor_name}): replace the file with the original one."
             )
     spec = MODELS.get(name)
-    if spec is None or not spec.digest:
+    if spec is None:
+        return (
+            f"{name} is complete and every weight is a number; it is fed as {model.family} "
+            f"({', '.join(f'{family}=' for family in NETS)} before the path says otherwise)."
+        )
+    if not spec.digest:
         return f"{name} is complete and every weight is a number; nobody has published a digest of this file."
     if not matches(find_weights(name), spec.digest):
         raise ModelError(
@@ -96,16 +111,19 @@ def load_model(name: str = "default") -> PromptableModel:
     name
         A key of `MODELS`; or the path of a file with weights of the SAM family. The net is recognised by its
         tensors. SAM and MedSAM share one net but not the way slices are prepared: a file of MedSAM's size, or
-        with "medsam" in its name, is fed as MedSAM, any other as SAM. ``medsam=PATH`` says it outright, as
-        ``sam=``, ``lite_medsam=`` and ``sam_med2d=`` do.
+        with "medsam" in its name, is fed as MedSAM, any other as SAM; where the file's name is that of all
+        models in the transformers library, ``model.safetensors``, the name of its folder counts. A ViT-B for
+        256 pixels is fed as SAM-Med2D. ``medsam=PATH`` says it outright, as ``sam=``, ``lite_medsam=`` and
+        ``sam_med2d=`` do.
 
     Raises
     ------
     ModelError
-        When there is no such model, its weights are not on this machine, or the file is not fit for use.
+        When there is no such model, its weights are not on this machine, the file is not fit for use, or its
+        net is none that the family's recipe serves.
     """
     family, equals, path = name.partition("=")
-    if equals and family in FAMILIES:
+    if equals and family in NETS:
         return _own_file(Path(path).expanduser(), family)
     if name not in MODELS and (Path(name).suffix or Path(name).expanduser().exists()):
         return _own_file(Path(name).expanduser(), "")
@@ -124,22 +142,37 @@ def load_model(name: str = "default") -> PromptableModel:
 
 def _own_file(path: Path, family: str) -> Sam:
     model, architecture = read_sam(path)
-    model.family = family or _likely_family(path, architecture)
+    net = architecture.removeprefix("tiny_")
+    if family and net not in NETS[family]:
+        fitting = " or ".join(f"{other}=PATH" for other, nets in NETS.items() if net in nets)
+        raise ModelError(
+            f"{path} holds weights of {net}, which the recipe of {family} does not fit: "
+            f"give the path alone, or as {fitting}."
+        )
+    model.family = family or _likely_family(path, net)
     model.supported_prompts = _trained_prompts(model.family)
     return model
 
 
-def _likely_family(path: Path, architecture: str) -> str:
-    architecture = architecture.removeprefix("tiny_")
-    if architecture in FAMILIES:
-        return architecture
-    medsam = MODELS["medsam_vit_b"]
-    called = path.name.lower().replace("_", "").replace("-", "")
-    if architecture == medsam.architecture and (
-        path.stat().st_size == medsam.size_bytes or "medsam" in called
-    ):
-        return medsam.family
+def _likely_family(path: Path, net: str) -> str:
+    if net not in NETS["medsam"]:
+        return "lite_medsam" if net in NETS["lite_medsam"] else "sam_med2d"
+    called = _model_s_name(path).lower().replace("_", "").replace("-", "")
+    if path.stat().st_size == MODELS["medsam_vit_b"].size_bytes or "medsam" in called:
+        return "medsam"
     return "sam"
+
+
+def _model_s_name(path: Path) -> str:
+    """Of the file, or of its folder where the file's name is that of all models."""
+    if path.name not in ANY_MODEL:
+        return path.name
+    folder = path.absolute().parent
+    # The cache of Hugging Face: models--OWNER--NAME/snapshots/REVISION/model.safetensors.
+    if folder.parent.name == "snapshots":
+        return folder.parents[1].name
+    # The library's training program: NAME/checkpoint-500/model.safetensors.
+    return (folder.parent if folder.name.startswith("checkpoint-") else folder).name
 
 
 def _trained_prompts(family: str) -> frozenset[str]:

@@ -1,11 +1,13 @@
 """A user's own file is recognised, or refused in one sentence; nothing that is in it is ever run."""
 
+import argparse
 import os
 import pickle
 import random
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -46,7 +48,7 @@ def test_every_architecture_is_recognised_by_its_tensors(variant):
 
 
 @pytest.mark.parametrize("variant", TINY)
-@pytest.mark.parametrize("wrapper", ["", "model", "state_dict"])
+@pytest.mark.parametrize("wrapper", ["", "model", "state_dict", "net"])
 def test_weights_arrive_unchanged_also_from_inside_a_training_checkpoint(variant, wrapper, tmp_path):
     model = build_sam(variant)
     state = model.state_dict()
@@ -80,9 +82,127 @@ def test_what_training_programs_put_before_every_name_is_taken_off(prefix, weigh
     assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", "_orig_mod."),
+        ("", "module._orig_mod."),
+        ("image_encoder.", "image_encoder._orig_mod."),
+        ("image_encoder.", "sam.image_encoder.module."),
+        ("blocks.1.", "blocks.1._checkpoint_wrapped_module."),
+    ],
+)
+def test_what_torch_puts_into_names_is_taken_out_wherever_it_stands(old, new, weights, tmp_path):
+    torch.save({name.replace(old, new, 1): tensor for name, tensor in weights.items()}, tmp_path / "own.pth")
+    loaded, _ = read_sam(tmp_path / "own.pth")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_both_kinds_of_file_are_known_by_their_content_whatever_their_name(weights, tmp_path):
+    save_file(weights, tmp_path / "safe.pth")
+    torch.save(weights, tmp_path / "torch.safetensors")
+    torch.save(weights, tmp_path / "old.safetensors", _use_new_zipfile_serialization=False)
+    for file in ("safe.pth", "torch.safetensors", "old.safetensors"):
+        loaded, _ = read_sam(tmp_path / file)
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items()), file
+
+
+def test_pixel_levels_beside_the_weights_are_left_out_if_they_are_the_usual_ones(weights, tmp_path):
+    levels = {
+        "pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1),
+        "pixel_std": torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1),
+    }
+    torch.save({**weights, **levels}, tmp_path / "usual.pth")
+    assert read_sam(tmp_path / "usual.pth")[1] == "tiny_vit_b"
+    torch.save({**weights, **levels, "pixel_mean": torch.zeros(3, 1, 1)}, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=r"1 of its tensors are unknown \('pixel_mean'\)"):
+        read_sam(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
+def test_what_training_programs_save_beside_the_weights_is_passed_over(kind, zipped, weights, tmp_path):
+    """SAM-Med2D's saves its optimizer as an object, others their losses as numpy's numbers."""
+    layer = torch.nn.Linear(2, 2)
+    optimizer = getattr(torch.optim, kind)(layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = {
+        "model": weights,
+        "optimizer": optimizer,
+        "loss": np.float64(0.5),
+        "losses": np.ones(3),
+        "args": argparse.Namespace(epochs=3),
+    }
+    torch.save(content, tmp_path / "epoch3.pth", _use_new_zipfile_serialization=zipped)
+    allowed = set(torch.serialization.get_safe_globals())
+    loaded, _ = read_sam(tmp_path / "epoch3.pth")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+class Settings:
+    """Pickled, this calls `argparse.Namespace` with what the file's maker chose."""
+
+    def __reduce__(self):
+        return argparse.Namespace, ()
+
+
+def test_what_is_passed_over_is_never_called(weights, tmp_path, monkeypatch):
+    torch.save({"model": weights, "args": Settings()}, tmp_path / "epoch3.pth")
+    monkeypatch.setattr(argparse.Namespace, "__init__", lambda self: pytest.fail("called"))
+    assert read_sam(tmp_path / "epoch3.pth")[1] == "tiny_vit_b"
+
+
+def test_things_passed_over_are_no_weights(weights, tmp_path):
+    torch.save({**weights, "epoch": np.float64(3)}, tmp_path / "epoch3.pth")
+    with pytest.raises(ModelError, match=r"holds other things than weights \('epoch'\)"):
+        read_sam(tmp_path / "epoch3.pth")
+
+
+def test_a_part_of_a_net_and_low_rank_additions_are_called_so(weights, tmp_path):
+    decoder = {name: tensor for name, tensor in weights.items() if name.startswith("mask_decoder.")}
+    torch.save(decoder, tmp_path / "decoder.pth")
+    with pytest.raises(
+        ModelError, match=r"a part of a net \('mask_decoder\.[\w.]+'\) without its image encoder: put"
+    ):
+        read_sam(tmp_path / "decoder.pth")
+    additions = {
+        f"base_model.model.vision_encoder.layers.{i}.attn.qkv.lora_A.weight": torch.ones(1) for i in (0, 1)
+    }
+    save_file(additions, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(
+        ModelError, match=r"holds 2 low-rank additions \(LoRA, 'image_encoder\.[\w.]+lora_A\.weight'\): merge"
+    ):
+        read_sam(tmp_path / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "it is a Git LFS pointer to a file"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "it is a web page"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "it is neither of torch nor of safetensors"),
+    ],
+)
+def test_what_was_saved_in_place_of_weights_is_named_and_not_called_code(content, reason, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(ModelError, match=reason):
+        read_sam(tmp_path / "weights.pth")
+
+
+def test_a_whole_net_saved_as_an_object_is_refused_with_what_to_save_instead(tmp_path):
+    torch.save(build_sam("tiny_vit_b"), tmp_path / "net.pth")
+    with pytest.raises(
+        ModelError,
+        match=r"objects such as napari_medsam\.[\w.]+, which are never opened\): save .* state_dict\(\)",
+    ):
+        read_sam(tmp_path / "net.pth")
+
+
 def test_a_file_that_holds_some_weights_twice_is_not_guessed_at(weights, tmp_path):
     """One of the two would win in silence."""
-    old = {f"module.{name}": torch.zeros_like(tensor) for name, tensor in weights.items()}
+    old = {f"module.{name}": tensor + 1 for name, tensor in weights.items()}
     torch.save({**old, **weights}, tmp_path / "both.pth")
     with pytest.raises(ModelError, match=r"174 of its tensors are unknown \('module\.image_encoder"):
         read_sam(tmp_path / "both.pth")
@@ -224,10 +344,20 @@ def test_bad_checkpoints_are_refused_in_one_sentence_and_run_nothing(number, wei
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["absent.pth", ""])
-def test_what_is_not_a_file_is_refused(name, tmp_path):
-    with pytest.raises(ModelError, match="There is no file"):
-        read_sam(tmp_path / name)
+def test_what_is_not_a_file_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"There is no file .*absent\.pth"):
+        read_sam(tmp_path / "absent.pth")
+    with pytest.raises(ModelError, match=r"is a folder, and no weights are in it: give the path of"):
+        read_sam(tmp_path)
+
+
+def test_a_folder_is_answered_with_the_file_in_it(tmp_path):
+    for file in ("config.json", "other.pth", "model.safetensors"):
+        (tmp_path / file).touch()
+    with pytest.raises(ModelError) as caught:
+        read_sam(tmp_path)
+    file = tmp_path / "model.safetensors"
+    assert str(caught.value) == f"{tmp_path} is a folder, not a file: give the file with the weights, {file}."
 
 
 def test_a_damaged_safetensors_file_is_refused(weights, tmp_path):

@@ -14,39 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_medsam.models.sam import VARIANTS, Sam, build_sam
+from napari_medsam.models.transformers_names import published_name
+from napari_medsam.models.zoo import load_model
 
 RELATIVE = 1e-4
 PUBLISHED_PARAMETERS = {
     "vit_b": 93_735_472,
     "vit_l": 312_342_832,
     "vit_h": 641_090_608,
+    "ft_sam": 90_737_200,
     "sam_med2d": 271_241_776,
     "vit_t": 10_130_092,
     "lite_medsam": 9_791_300,
 }
-TO_TRANSFORMERS = [
-    (r"^image_encoder\.blocks", "vision_encoder.layers"),
-    (r"^image_encoder\.patch_embed\.proj", "vision_encoder.patch_embed.projection"),
-    (r"^image_encoder\.neck\.0", "vision_encoder.neck.conv1"),
-    (r"^image_encoder\.neck\.1", "vision_encoder.neck.layer_norm1"),
-    (r"^image_encoder\.neck\.2", "vision_encoder.neck.conv2"),
-    (r"^image_encoder\.neck\.3", "vision_encoder.neck.layer_norm2"),
-    (r"^image_encoder", "vision_encoder"),
-    (r"\.norm(\d|_final_attn)", r".layer_norm\1"),
-    (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
-    (r"point_embeddings", "point_embed"),
-    (r"mask_downscaling\.0", "mask_embed.conv1"),
-    (r"mask_downscaling\.1", "mask_embed.layer_norm1"),
-    (r"mask_downscaling\.3", "mask_embed.conv2"),
-    (r"mask_downscaling\.4", "mask_embed.layer_norm2"),
-    (r"mask_downscaling\.6", "mask_embed.conv3"),
-    (r"output_upscaling\.0", "upscale_conv1"),
-    (r"output_upscaling\.1", "upscale_layer_norm"),
-    (r"output_upscaling\.3", "upscale_conv2"),
-    (r"(mlps\.\d|head)\.layers\.0", r"\1.proj_in"),
-    (r"(mlps\.\d|head)\.layers\.1", r"\1.layers.0"),
-    (r"(mlps\.\d|head)\.layers\.2", r"\1.proj_out"),
-]
 
 
 def relative(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> float:
@@ -121,14 +101,10 @@ def transformers_pair():
         mask_decoder_config={"hidden_size": 32, "mlp_dim": 256, "iou_head_hidden_dim": 32},
     )
     theirs = transformers.SamModel(config).eval()
-    state = {}
-    for name, tensor in ours.state_dict().items():
-        for pattern, replacement in TO_TRANSFORMERS:
-            name = re.sub(pattern, replacement, name)
-        state[name] = tensor.clone()
-    matrix = state["prompt_encoder.shared_embedding.positional_embedding"]
-    state["shared_image_embedding.positional_embedding"] = matrix.clone()
-    theirs.load_state_dict(state, strict=True)
+    state = ours.state_dict()
+    theirs.load_state_dict(
+        {name: state[published_name(name)].clone() for name in theirs.state_dict()}, strict=True
+    )
     return ours, theirs
 
 
@@ -157,6 +133,22 @@ def test_masks_equal_those_of_transformers(transformers_pair, kind, multimask):
         )
         embeddings = theirs.get_image_embeddings(image)
     assert relative(embedding.image_embeddings, embeddings) < 1e-5
+    assert relative(masks, expected.pred_masks[0]) < RELATIVE
+    assert relative(scores, expected.iou_scores[0]) < RELATIVE
+
+
+def test_a_model_that_transformers_saved_gives_the_masks_it_gives_there(transformers_pair, tmp_path):
+    ours, theirs = transformers_pair
+    theirs.save_pretrained(tmp_path)
+    loaded = load_model(f"sam={tmp_path / 'model.safetensors'}")
+    state = ours.state_dict()
+    assert loaded.state_dict().keys() == state.keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(2))
+    box = torch.tensor([[10.0, 12, 90, 70]])
+    masks, scores = loaded.decode(loaded.encode_image(image), None, None, box, None, True)
+    with torch.inference_mode():
+        expected = theirs(pixel_values=image, input_boxes=box[None])
     assert relative(masks, expected.pred_masks[0]) < RELATIVE
     assert relative(scores, expected.iou_scores[0]) < RELATIVE
 

@@ -75,6 +75,7 @@ def test_a_file_under_the_name_of_another_model_is_refused(folder):
         ("tiny_vit_t", "sam", {"box", "point", "mask"}),
         ("tiny_lite_medsam", "lite_medsam", {"box"}),
         ("tiny_sam_med2d", "sam_med2d", {"box", "point", "mask"}),
+        ("tiny_ft_sam", "sam_med2d", {"box", "point", "mask"}),
     ],
 )
 def test_an_own_file_is_fed_by_its_family_s_recipe(variant, family, prompts, tmp_path):
@@ -87,6 +88,64 @@ def test_medsam_s_recipe_can_be_asked_for(tmp_path):
     model = load_model(f"medsam={save_tiny(tmp_path / 'mine.pth')}")
     assert model.family == "medsam"
     assert model.supported_prompts == {"box"}
+
+
+@pytest.mark.parametrize(
+    ("family", "variants"),
+    [
+        ("sam", ["tiny_vit_b", "tiny_vit_t", "tiny_ft_sam"]),
+        ("medsam", ["tiny_vit_b", "tiny_vit_t"]),
+        ("lite_medsam", ["tiny_lite_medsam"]),
+        ("sam_med2d", ["tiny_sam_med2d", "tiny_ft_sam"]),
+    ],
+)
+def test_a_recipe_is_refused_for_a_net_it_does_not_fit(family, variants, tmp_path):
+    """It would run, and give masks that are quietly worse."""
+    for variant in (name for name in VARIANTS if name.startswith("tiny_")):
+        path = save_tiny(tmp_path / f"{variant}.pth", variant)
+        if variant in variants:
+            assert load_model(f"{family}={path}").family == family
+        else:
+            with pytest.raises(
+                ModelError, match=rf"which the recipe of {family} does not fit: give the path"
+            ):
+                load_model(f"{family}={path}")
+
+
+def test_the_refusal_of_a_recipe_says_which_fit(tmp_path):
+    path = save_tiny(tmp_path / "mine.pth")
+    with pytest.raises(ModelError) as caught:
+        load_model(f"lite_medsam={path}")
+    assert str(caught.value) == (
+        f"{path} holds weights of vit_b, which the recipe of lite_medsam does not fit: "
+        "give the path alone, or as sam=PATH or medsam=PATH."
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "file", "family"),
+    [
+        ("vit_b", "medsam-vit-base/model.safetensors", "medsam"),
+        ("vit_b", "medsam-vit-base/pytorch_model.bin", "medsam"),
+        ("vit_b", "models--wanglab--medsam-vit-base/snapshots/0c4ed2/model.safetensors", "medsam"),
+        ("vit_b", "medsam-liver/checkpoint-500/model.safetensors", "medsam"),
+        ("vit_b", "sam-vit-base/model.safetensors", "sam"),
+        ("vit_b", "medsam/sam-vit-base/model.safetensors", "sam"),
+        ("vit_b", "medsam/sam_vit_b_01ec64.pth", "sam"),
+        ("vit_l", "medsam_vit_l.pth", "medsam"),
+        ("vit_l", "sam_vit_l_0b3195.pth", "sam"),
+    ],
+)
+def test_a_file_that_is_called_like_all_others_has_its_folder_s_name(
+    variant, file, family, monkeypatch, tmp_path
+):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with torch.device("meta"):
+        model = build_sam("tiny_vit_b")
+    monkeypatch.setattr("napari_medsam.models.zoo.read_sam", lambda path: (model, variant))
+    assert load_model(str(path)).family == family
 
 
 @pytest.mark.parametrize(
@@ -111,7 +170,10 @@ def test_sam_and_medsam_are_told_apart_by_size_and_name(file, size_bytes, family
 
 def test_verifying_reads_every_weight(tmp_path):
     path = save_tiny(tmp_path / "mine.pth")
-    assert "complete" in verify(str(path))
+    assert verify(f"medsam={path}") == (
+        f"medsam={path} is complete and every weight is a number; it is fed as medsam "
+        "(sam=, medsam=, lite_medsam=, sam_med2d= before the path says otherwise)."
+    )
     state = torch.load(path, weights_only=True)
     state["mask_decoder.iou_token.weight"][0, 0] = torch.nan
     torch.save(state, path)
