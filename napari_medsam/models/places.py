@@ -8,6 +8,9 @@ from napari_medsam.models.specs import MODELS, ModelError, ModelSpec
 
 FOLDER_VARIABLE = "NAPARI_MEDSAM_MODELS"
 
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+"""Of files with weights, the likeliest first."""
+
 
 def models_folder() -> Path:
     """Return the folder of downloaded weights.

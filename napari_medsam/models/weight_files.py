@@ -9,18 +9,16 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from napari_medsam.models.places import WEIGHT_SUFFIXES
 from napari_medsam.models.specs import ModelError
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "module")
 """Keys under which training programs put the weights."""
-
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-"""Of files with weights, the likeliest first."""
 
 BESIDE_WEIGHTS = (
     "argparse.Namespace",
@@ -63,7 +61,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         When the file is not there, is damaged, holds something else or would run code.
     """
     if path.is_dir():
-        found = [file for suffix in SUFFIXES for file in sorted(path.glob("*" + suffix))]
+        found = [file for suffix in WEIGHT_SUFFIXES for file in sorted(path.glob("*" + suffix))]
         raise ModelError(
             f"{path} is a folder, not a file: give the file with the weights, {found[0]}."
             if found
@@ -135,7 +133,7 @@ def _can_be_mapped(path: Path) -> bool:
 class _Left:
     """Stands in for an object beside the weights: takes whatever it was made of, and forgets it."""
 
-    def __new__(cls, *args: Any) -> Self:
+    def __new__(cls, *args: Any) -> Any:
         return super().__new__(cls)
 
     def __init__(self, *args: Any) -> None: ...

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QProgressBar
 
+from napari_medsam.models.places import WEIGHT_SUFFIXES
 from napari_medsam.models.specs import MODELS
 from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.parts import Panel, button, note
@@ -76,7 +77,8 @@ class ModelPanel(Panel):
         self.segmenter.use_model(self.choice.currentData())
 
     def _own(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Weights", "", "Weights (*.pth *.pt *.safetensors)")
+        kinds = " ".join("*" + suffix for suffix in WEIGHT_SUFFIXES)
+        path, _ = QFileDialog.getOpenFileName(self, "Weights", "", f"Weights ({kinds})")
         if path:
             self.segmenter.use_model(path)
 
