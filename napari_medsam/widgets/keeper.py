@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 from napari_medsam.export import is_nnunet
 from napari_medsam.widgets.label_files import voxels_path
 from napari_medsam.widgets.parts import may_replace
+from napari_medsam.widgets.pause import Pause
 from napari_medsam.widgets.saving import (
     KINDS,
     NIFTI,
@@ -50,6 +51,10 @@ class Keeper(QObject):
         self.segmenter.saved.connect(self._tell_saved)
         self.segmenter.save_requested.connect(self.save)
         self.segmenter.progressed.connect(self._close_once_saved)
+        self._pause = Pause(self)
+        self.segmenter.prompting.asked.connect(self._rest)
+        self.segmenter.prompting.found.connect(self._pause.end)
+        self.segmenter.prompting.ended.connect(self._pause.end)
         self._saved_to: dict[Path, SessionLayers] = {}
         self._is_closing = False
         # Loading torch beside them would hold up dock and layers, which are being made just now.
@@ -71,6 +76,11 @@ class Keeper(QObject):
         if self.parent() is not window:
             self.setParent(window)
             window.installEventFilter(self)
+
+    def _rest(self) -> None:
+        window = self.parent()
+        if isinstance(window, QWidget):
+            self._pause.begin(window)
 
     def save(self, layers: SessionLayers | None = None, *, elsewhere: bool = False) -> bool:
         """Save an image's labels; asks for a place where none follows from the image, or a file is there.

@@ -32,6 +32,8 @@ class Prompting:
     ----------
     candidates : tuple of SliceMask
         What the last point may mean, the likeliest first; empty unless there is a choice.
+    asked : Signal()
+        The model is about to be asked.
     found : Signal(float)
         A mask was written; the model's estimate of its IoU.
     candidates_changed : Signal()
@@ -40,6 +42,7 @@ class Prompting:
         A request was answered, or failed.
     """
 
+    asked = Signal()
     found = Signal(float)
     candidates_changed = Signal()
     ended = Signal()
@@ -80,6 +83,7 @@ class Prompting:
                 self._layers, self.candidates = layers, result
                 self.candidates_changed.emit()
 
+        self.asked.emit()
         self.runner.submit(key, work, receive, self._end)
 
     def choose(self, number: int) -> None:

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 OPEN = ("Propagate", "Review")
 LEAST_WIDTH_PX = 270
-REFRESH_MS = 30
+
+REFRESH_MS = 150
+"""After the last change: sooner, it would take from the model what it computes the mask with."""
+
 TOOLS = {
     "box": ("Box", "Drag a box around one object (B; Shift+B on a layer that is not the plugin's)"),
     "line": ("Line", "Drag along an object's longest diameter, as RECIST measures it: the box follows (L)"),

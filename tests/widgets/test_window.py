@@ -88,6 +88,17 @@ def drag_box(hand, dock, image, box):
     hand.until(lambda: layers.census.voxels(layers.label) > 0)
 
 
+def test_prompt_and_mask_are_shown_in_one_frame(hand, scan):
+    """Frames in between would take the cores that the mask is computed with."""
+    image, dock = open_scan(hand, scan)
+    paints = []
+    prompting = dock.segmenter.prompting
+    prompting.asked.connect(lambda: paints.append(hand.window.updatesEnabled()))
+    prompting.found.connect(lambda score: paints.append(hand.window.updatesEnabled()))
+    drag_box(hand, dock, image, scan[2])
+    assert paints == [False, True]
+
+
 def test_a_recist_line_is_dragged_and_becomes_a_box(hand, scan):
     """L, a drag along the longest diameter, and the mask is there; the next box needs its own key."""
     _, index, box = scan
