@@ -23,6 +23,8 @@ MAX_POINTS = 3
 CLOSEST_UP = 2.7
 SMALL_SIDE_PX = 24
 RING_SHARE = 0.2
+CLOSED_SHARE = 0.7
+CLOSE_RING = 2.5
 MODES = {"box": 0.48, "previous": 0.22, "points": 0.16, "box and points": 0.14}
 
 
@@ -143,8 +145,8 @@ def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tu
     Every slice is as likely as any other, and a large object more than a small one. Twice as many are picked
     as are asked for, and those that stand out least are dropped: what cannot be seen teaches nothing but to
     guess outlines. Large hollow objects are favoured: their boxes differ little from those of what they
-    enclose, and a net that sees few of them fills every ring. Small ones are not: a loose box around a vessel
-    would come to mean the ring around it.
+    enclose, and a net that sees few of them fills every ring. Small ones come last, and what a ring closely
+    encloses is favoured: else a loose box around a vessel or a cord comes to mean the ring around it.
     """
     maps = batch.objects
     count = int(maps.max()) + 1
@@ -157,10 +159,12 @@ def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tu
     weights = (areas.pow(0.25) * fits)[where]
     number = torch.multinomial(weights, 1, generator=generator).squeeze(1)
     masks = (maps[where] == number.view(-1, 1, 1)).float()[:, None]
-    large = _largest_side(mask_boxes(masks[:, 0] > 0)) >= SMALL_SIDE_PX
-    favoured = 0.5 * large * _hollow(masks) * (_rand(generator, len(where)) < 0.5)
+    side, hollow = _largest_side(mask_boxes(masks[:, 0] > 0)), _hollow(masks)
+    large = (side >= SMALL_SIDE_PX).float()
+    favoured = (large * hollow + _within_a_ring(maps[where], masks, side)).clamp_max(1)
+    worth = 1 + 0.5 * favoured * (_rand(generator, len(where)) < 0.5) - 0.8 * (1 - large) * hollow
     # No more than "can be seen" is asked for: ranked by contrast, painted objects would push out real ones.
-    value = visibility(batch.images[where], masks).clamp_max(1.0) * (1 + favoured)
+    value = visibility(batch.images[where], masks).clamp_max(1.0) * worth
     kept = value.argsort(descending=True)[:n]
     return where[kept], number[kept]
 
@@ -175,6 +179,18 @@ def _hollow(masks: Tensor) -> Tensor:
     boxes = mask_boxes(masks[:, 0] > 0)
     x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).round().long().unbind(1)
     return 1 - masks[torch.arange(len(masks), device=masks.device), 0, y, x]
+
+
+def _within_a_ring(maps: Tensor, masks: Tensor, side: Tensor) -> Tensor:
+    """1 where an object lies closely around a mask, (N, 1, H, W), whose largest side is `side`, else 0: (N,)."""
+    outline = (F.max_pool2d(masks, 5, 1, 2) - masks)[:, 0]
+    shares = torch.zeros((len(maps), int(maps.max()) + 1), device=maps.device)
+    shares.scatter_add_(1, maps.flatten(1), outline.flatten(1))
+    shares[:, 0] = 0
+    most, ring = shares.max(1)
+    around = (maps == ring.view(-1, 1, 1)).logical_or(masks[:, 0] > 0)
+    closed = most > CLOSED_SHARE * outline.sum((1, 2))
+    return (closed & (_largest_side(mask_boxes(around)) < CLOSE_RING * side)).float()
 
 
 def visibility(images: Tensor, masks: Tensor) -> Tensor:
