@@ -182,7 +182,7 @@ def _hollow(masks: Tensor) -> Tensor:
 
 
 def _within_a_ring(maps: Tensor, masks: Tensor, side: Tensor) -> Tensor:
-    """1 where an object lies closely around a mask, (N, 1, H, W), whose largest side is `side`, else 0: (N,)."""
+    """1 where another object lies closely around a mask, (N, 1, H, W), of largest side (N,), else 0: (N,)."""
     outline = (F.max_pool2d(masks, 5, 1, 2) - masks)[:, 0]
     shares = torch.zeros((len(maps), int(maps.max()) + 1), device=maps.device)
     shares.scatter_add_(1, maps.flatten(1), outline.flatten(1))

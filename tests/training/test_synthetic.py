@@ -151,6 +151,17 @@ def test_a_ring_is_seen_by_both_of_its_edges_and_a_patch_of_noise_is_not():
     assert nothing == pytest.approx(0.25, abs=0.1)
 
 
+def test_a_small_disc_within_a_ring_is_asked_for_and_hardly_ever_the_ring():
+    """A cord in fluid: with small rings among the prompts, a loose box around it comes to mean the fluid."""
+    axis = torch.arange(96) - 48
+    radius = (axis[:, None] ** 2 + axis[None] ** 2).sqrt()
+    objects = torch.where(radius < 5, 2, torch.where(radius < 9, 1, 0)).expand(8, -1, -1)
+    images = torch.tensor([0.1, 0.9, 0.5])[objects][:, None]
+    drawn = draw_prompts(SliceBatch(images, objects, objects, objects), 64, seeded())
+    boxed = drawn.mode == list(MODES).index("box")
+    assert drawn.target[boxed, 0, 48, 48].mean() > 0.8
+
+
 def test_rims_lie_along_the_inside_of_objects_and_on_some_objects_only():
     # Ribs and calcified vessels: a rim outside of its label would teach to take what lies around.
     objects = torch.zeros((40, 64, 64), dtype=torch.int64)
