@@ -17,6 +17,7 @@ from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.label_files import layers_of, segmentation_of
 from napari_medsam.widgets.label_layer import LOCKED, LabelLayer
+from napari_medsam.widgets.messages import NOT_IN_3D
 from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry, layer_metadata
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.prompt_shapes import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from napari_medsam.widgets.census import Census
 
 BESIDE = "The box lies beside '{}': drag it over the object."
+POINT_BESIDE = "The point lies beside '{}': click on the image."
 DONE = ("added", "changed", "removed")
 """What napari calls an edit of shapes or points once it is over."""
 
@@ -310,6 +312,11 @@ class SessionLayers:
 
     def _on_press(self, layer: Points, event: Any) -> None:
         where = self.where
+        if self.viewer.dims.ndisplay != 2 and str(layer.mode) == "add":
+            # The point would lie on a slice that nobody chose, and change the mask there.
+            layer.mode = "pan_zoom"
+            self.said.emit(NOT_IN_3D)
+            return
         note_button(layer, event, where.axis if where else 0)
 
     def _on_prompts(self, event: Any) -> None:
@@ -339,10 +346,13 @@ class SessionLayers:
             self.prompted.emit(self.label, where)
 
     def _check(self, where: SliceIndex, prompts: SlicePrompts) -> None:
-        """Refuse a box beside the image; it would only take the place of a good one."""
+        """Refuse a box or point beside the image; it would only spoil the mask of a good one."""
         where.checked(self.session.volume.geometry.shape)
-        if prompts.box and planes.is_outside(prompts.box, where.take(self.session.labels).shape):
+        shape = where.take(self.session.labels).shape
+        if prompts.box and planes.is_outside(prompts.box, shape):
             raise PromptError(BESIDE.format(self.image.name))
+        if any(planes.is_beside(point, shape) for point in prompts.points):
+            raise PromptError(POINT_BESIDE.format(self.image.name))
 
     def _on_mode(self, event: Any = None) -> None:
         self.edited.emit(set())

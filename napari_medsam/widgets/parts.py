@@ -45,6 +45,14 @@ def note(text: str = "") -> QLabel:
     return made
 
 
+def main_window(widget: QWidget) -> QWidget:
+    """Return the window that a widget is part of, also while its dock floats in a window of its own."""
+    found = widget.window()
+    while (above := found.parentWidget()) is not None:
+        found = above.window()
+    return found
+
+
 class VisitedLine(QLineEdit):
     """A line to type in that gives the keyboard back to where it was: the keys belong to the canvas."""
 

@@ -241,6 +241,12 @@ def is_outside(box: Box, shape: Sequence[int]) -> bool:
     return y1 < 0 or x1 < 0 or y0 > shape[0] - 1 or x0 > shape[1] - 1
 
 
+def is_beside(point: Point, shape: Sequence[int]) -> bool:
+    """Whether a point (y, x) lies on no pixel of a slice of `shape` (H, W)."""
+    # A pixel reaches half of its size beyond its centre.
+    return any(not -0.5 <= at < size - 0.5 for at, size in zip(point, shape, strict=True))
+
+
 def box_corners(where: SliceIndex, box: Box, ndim: int) -> NDArray[np.float64]:
     """Return the four corners (4, ndim) of a box, in data coordinates."""
     y0, x0, y1, x1 = box

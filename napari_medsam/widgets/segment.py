@@ -28,7 +28,7 @@ from napari_medsam.widgets.messages import NO_IMAGE
 from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
 from napari_medsam.widgets.panels import CorrectionPanel, PropagationPanel, WindowPanel
-from napari_medsam.widgets.parts import ICON_PX, Fold, Panel, button, drawn_icon, note
+from napari_medsam.widgets.parts import ICON_PX, Fold, Panel, button, drawn_icon, main_window, note
 from napari_medsam.widgets.review import ReviewPanel
 from napari_medsam.widgets.segmenter import CORRECT, MODEL, SAVE
 
@@ -39,7 +39,7 @@ OPEN = ("Propagate", "Review")
 LEAST_WIDTH_PX = 270
 
 REFRESH_MS = 150
-"""After the last change: sooner, it would take from the model what it computes the mask with."""
+"""After the first change: sooner, it would take from the model what it computes the mask with."""
 
 TOOLS = {
     "box": ("Box", "Drag a box around one object (B; Shift+B on a layer that is not the plugin's)"),
@@ -125,7 +125,7 @@ class SegmentWidget(QWidget):
         """Hand over to the window, once it is known, what outlives the dock."""
         super().showEvent(event)
         if self.window() is not self:
-            self.keeper.belong_to(self.window())
+            self.keeper.belong_to(main_window(self))
 
     def changeEvent(self, event: QEvent) -> None:
         """Draw the icons again in the colours of a new theme."""
@@ -228,12 +228,14 @@ class SegmentWidget(QWidget):
         )
 
     def _later(self, event: object = None) -> None:
-        self._due.start()
+        # Put off by each change, it would wait for the end of a propagation, or of scrolling.
+        if not self._due.isActive():
+            self._due.start()
 
     def _found(self, score: float) -> None:
         self._score = f"The model expects an overlap of {score:.0%} with the object." if score else ""
         self._scored = self._at()
-        self._due.start()
+        self._later()
 
     def _at(self) -> object:
         """What is at hand: the image, the object and the slice."""
@@ -242,7 +244,7 @@ class SegmentWidget(QWidget):
 
     def _progressed(self, what: str, done: int, total: int) -> None:
         self._running = RUNNING.get(what, "")
-        self._due.start()
+        self._later()
 
     def _save(self) -> None:
         self.keeper.save()

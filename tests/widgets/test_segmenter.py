@@ -1,11 +1,14 @@
 """From prompts in a viewer without a window to labels: if these fail, drawing does not do what is seen."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from bright_model import BrightModel
 from direct_runner import DirectRunner
 from napari.components import ViewerModel
 from napari.layers import Image
+from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex, SlicePrompts
@@ -13,6 +16,7 @@ from napari_medsam.session import ACCEPTED, CORRECTED
 from napari_medsam.volume import Geometry, Volume, read_labels
 from napari_medsam.widgets.contrib import image_layer
 from napari_medsam.widgets.label_layer import NOT_THROUGH
+from napari_medsam.widgets.layers import POINT_BESIDE
 from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D
 from napari_medsam.widgets.planes import UNKNOWN_SIZE, box_corners
 from napari_medsam.widgets.prompting import COVERED
@@ -322,6 +326,36 @@ def test_without_an_image_or_in_3d_the_next_step_is_said(said):
     viewer.dims.ndisplay = 3
     segmenter.draw_box()
     assert said == [NO_IMAGE, UNKNOWN_SIZE, NOT_IN_3D]
+
+
+def test_a_click_in_the_3d_view_places_no_point(segmenter, said):
+    """Whoever turns the volume in point mode must not change a mask on a slice that is not to be seen."""
+    segmenter.place_points()
+    points = segmenter.layers.points
+    segmenter.viewer.dims.ndisplay = 3
+    event = SimpleNamespace(
+        type="mouse_press", button=1, modifiers=(), pos=np.zeros(2), position=(9.0, 7.0, 10.0), handled=False
+    )
+    mouse_press_callbacks(points, event)
+    event.type = "mouse_release"
+    mouse_release_callbacks(points, event)
+    assert len(points.data) == 0
+    assert segmenter.layers.session.objects[1].slices == {}
+    assert said == [NOT_IN_3D]
+
+
+def test_a_point_beside_the_image_is_refused_and_the_others_stay(segmenter, said):
+    """A click beside the image, meant for the window, must not change the mask."""
+    click(segmenter, (5, 15, 20))
+    before = segmenter.layers.session.labels.copy()
+    click(segmenter, (5, 15, 50))
+    click(segmenter, (5, -1, 20))
+    assert said == [POINT_BESIDE.format("scan")] * 2
+    assert segmenter.layers.session.objects[1].slices == {
+        SliceIndex(0, 5): SlicePrompts(None, ((15.0, 20.0),), (1,))
+    }
+    assert len(segmenter.layers.points.data) == 1
+    np.testing.assert_array_equal(segmenter.layers.session.labels, before)
 
 
 def test_merging_moves_voxels_and_deleting_takes_them_away(segmenter):
