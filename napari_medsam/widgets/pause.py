@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer
+from qtpy.QtWidgets import QDockWidget
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -44,5 +45,7 @@ class Pause(QObject):
         """Paint what has changed."""
         self._limit.stop()
         if self._window is not None:
-            self._window.setUpdatesEnabled(True)
+            # A dock that was taken out of the window meanwhile went on resting.
+            for part in (self._window, *self._window.findChildren(QDockWidget)):
+                part.setUpdatesEnabled(True)
         self._window = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from hand import needs_display
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from napari_medsam.widgets.pause import LONGEST_MS, Pause
 
@@ -39,3 +40,16 @@ def test_no_window_is_forgotten_for_another_one(windows):
     pause.begin(windows[1])
     assert windows[0].updatesEnabled()
     assert not windows[1].updatesEnabled()
+
+
+def test_a_dock_taken_out_of_a_resting_window_paints_again(qtbot):
+    window, dock = QMainWindow(), QDockWidget()
+    qtbot.addWidget(window)
+    dock.setWidget(QWidget())
+    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+    window.show()
+    pause = Pause(window)
+    pause.begin(window)
+    dock.setFloating(True)
+    pause.end()
+    assert dock.widget().updatesEnabled()
