@@ -345,8 +345,8 @@ class LabelLayer:
     def _on_shown(self, event: Any = None) -> None:
         if self._ours:
             return
-        if self._edited_slices and self._seen is not None and self._seen[0] == self.where():
-            # Nobody has scrolled, so this is an undo, or something that changes no voxel.
+        if self._edited_slices and (self._seen is None or self._seen[0] == self.where()):
+            # Nobody has scrolled, or it is the 3D view: an undo, or something that changes no voxel.
             self._notice_undo()
         else:
             self.notice()

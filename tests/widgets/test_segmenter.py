@@ -358,6 +358,17 @@ def test_a_point_beside_the_image_is_refused_and_the_others_stay(segmenter, said
     np.testing.assert_array_equal(segmenter.layers.session.labels, before)
 
 
+def test_undo_in_the_3d_view_is_counted(segmenter):
+    """Else the list goes on showing the volume of a mask that is gone."""
+    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+    layers = segmenter.layers
+    assert layers.census.voxels(1) > 0
+    segmenter.viewer.dims.ndisplay = 3
+    segmenter.undo()
+    assert not layers.session.labels.any()
+    assert layers.census.voxels(1) == 0
+
+
 def test_merging_moves_voxels_and_deleting_takes_them_away(segmenter):
     draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
     segmenter.new_object()
