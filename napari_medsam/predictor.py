@@ -76,9 +76,9 @@ class SlicePredictor:
         Where embeddings of slices are kept, for models of the SAM family. They are kept, and used from the
         first time on, in half precision.
     precision
-        What the image encoder of a SAM-family model computes in: ``"float32"``; ``"bfloat16"``, about twice
-        as fast where the device has instructions for it, and a little less exact; or ``"auto"`` for bfloat16
-        on such a device and float32 on any other. It rounds the model's own weights, for good.
+        What the image encoder of a SAM-family model computes in: ``"float32"``; ``"bfloat16"``, a
+        little less exact, on devices that have it; or ``"auto"`` for bfloat16 where that is faster and
+        float32 elsewhere. bfloat16 rounds the model's own weights, for good.
     engine
         What runs the image encoder of a SAM-family model: ``"torch"``; ``"openvino"``, for the CPU, with
         the extra of that name, after a minute's conversion the first time; or ``"auto"`` for openvino where

@@ -23,8 +23,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_p
 Precision = Annotated[
     str,
     typer.Option(
-        help="Of a SAM-family model's image encoder: float32, bfloat16, or auto (bfloat16 where the device "
-        "multiplies it in hardware).",
+        help="Of a SAM-family model's image encoder: float32, bfloat16, or auto (bfloat16 where that is "
+        "faster).",
         rich_help_panel=PANEL,
     ),
 ]

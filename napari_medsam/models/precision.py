@@ -37,9 +37,9 @@ def has_bfloat16(device: torch.device) -> bool:
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether a device is clearly faster in bfloat16 than in float32.
 
-    Having the instructions is not enough: Intel's Sapphire Rapids behind a virtual machine that hides AMX has
-    AVX512-BF16 at half the speed of float32, AMD's Zen 4 has it at twice. A CPU is therefore timed, once in a
-    process and for about a tenth of a second.
+    Having the instructions is not enough: a Sapphire Rapids in a virtual machine that hides AMX multiplies
+    bfloat16 at half the speed of float32, an EPYC with the same instructions at twice. A CPU is therefore
+    timed, once in a process and for about a twentieth of a second.
 
     Parameters
     ----------

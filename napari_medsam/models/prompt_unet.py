@@ -8,8 +8,6 @@ the prompt follows the "zoom-in" of f-BRS (Sofiiuk et al. 2020, https://arxiv.or
 and the weights are this project's own (BSD-3-Clause).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,22 +118,6 @@ class SliceEmbedding:
         return SliceEmbedding(self.image.to(device))
 
 
-@contextmanager
-def sparing_a_core() -> Iterator[None]:
-    """Compute with one thread less than torch would.
-
-    The net's layers are small, and threads that wait for one another at each of them wait for every other
-    program, too: beside a busy one, two threads on two cores took 0.8 s for what one does in 0.05 s, and
-    beside nothing they were no faster.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 BOX_CONTEXTS = (1.45, 1.95)
 BOX_CANDIDATE_CONTEXTS = (1.4, 1.8, 2.4)
 POINT_WINDOW_SHARES = (0.12, 0.32, 0.8)
@@ -167,7 +149,6 @@ class PromptUNet(nn.Module):
         """Keep the slice, (1, 1, H, W) float32 in [0, 1]: this model looks at crops of it when prompted."""
         return SliceEmbedding(image)
 
-    @sparing_a_core()
     def decode(
         self,
         embedding: SliceEmbedding,

@@ -34,7 +34,7 @@ NETS: Mapping[str, tuple[str, ...]] = {
     "lite_medsam": ("lite_medsam",),
     "sam_med2d": ("sam_med2d", "ft_sam"),
 }
-"""Families, and the nets their recipes fit: SAM's and MedSAM's serve any net of 1024 pixels."""
+"""Families, and the nets their recipes fit."""
 
 ANY_MODEL = ("model.safetensors", "pytorch_model.bin")
 """Names that the transformers library gives to every model's file: the folder is called after the model."""

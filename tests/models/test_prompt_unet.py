@@ -75,24 +75,6 @@ def test_several_boxes_at_once_give_what_each_gives_alone(default, discs):
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("threads", "used"), [(3, 2), (1, 1)])
-def test_one_core_is_left_to_the_window_and_given_back(default, threads, used):
-    """With all cores taken, a busy neighbour makes an answer 20 times slower."""
-    seen, before = [], torch.get_num_threads()
-    handle = default.net.register_forward_pre_hook(lambda net, inputs: seen.append(torch.get_num_threads()))
-    try:
-        torch.set_num_threads(threads)
-        box = torch.tensor([[10.0, 10.0, 30.0, 30.0]])
-        default.decode(default.encode_image(torch.zeros(1, 1, 48, 48)), None, None, box, None, False)
-        assert (seen, torch.get_num_threads()) == ([used], threads)
-        with pytest.raises(ValueError, match="No prompt was given"):
-            default.decode(default.encode_image(torch.zeros(1, 1, 48, 48)), None, None, None, None, False)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-        handle.remove()
-
-
 def test_no_prompt_at_all_is_refused(default, discs):
     with pytest.raises(ValueError, match="No prompt was given"):
         default.decode(default.encode_image(discs[0]), None, None, None, None, False)
