@@ -126,7 +126,7 @@ def ours(task: Task, corrections: int, policy: str) -> dict:
         where = chosen.where
         session.labels[where.index] = task.truth[where.index]
         session.mark(1, where, CORRECTED)
-        write_all(session, session.redo(where, 1))
+        write_all(session, session.recompute(where, 1))
         curve.append(dice(session.labels == 1, task.truth))
     return row | {"curve": curve}
 

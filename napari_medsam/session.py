@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_medsam.journal import Do, RecordedState
 from napari_medsam.metrics import iou
 from napari_medsam.prompts import ObjectPrompts, PromptError, SliceIndex, SlicePrompts
 from napari_medsam.propagation import (
@@ -21,7 +22,6 @@ from napari_medsam.propagation import (
     CLEARED,
     CORRECTED,
     PROMPT,
-    Ledger,
     Predictor,
     Review,
     SliceMask,
@@ -42,7 +42,7 @@ SAME_MASK_IOU = 0.9
 """Candidates that overlap more than this are one answer to a person."""
 
 
-class Session:
+class Session(RecordedState):
     """One volume being segmented.
 
     Parameters
@@ -55,6 +55,9 @@ class Session:
         Which intensities the model sees; `default_window` when None.
     labels : numpy.ndarray of uint16, optional
         (z, y, x) label map to go on with; shared, not copied. Empty when None.
+    model_name
+        What the predictor asks, as for `napari_medsam.models.zoo.load_model`; the journal says so of every
+        mask.
 
     Attributes
     ----------
@@ -62,6 +65,8 @@ class Session:
         By label, in the order in which they were made.
     ledger : Ledger
         What is known of every object's slices: key slices, and reports on the others.
+    journal : Journal
+        All that was done; see `doing`, `undo` and `redo`.
     protect_others : bool
         Whether writing an object leaves the pixels of other objects alone. When not, it takes them, but never
         on their key slices.
@@ -79,6 +84,7 @@ class Session:
         *,
         window: Window | None = None,
         labels: NDArray[np.uint16] | None = None,
+        model_name: str = "",
     ) -> None:
         shape = volume.geometry.shape
         if labels is not None and (labels.shape != shape or labels.dtype != np.uint16):
@@ -88,11 +94,12 @@ class Session:
             )
         self.volume = volume
         self.predictor = predictor
+        self.model_name = model_name
         self.window = window or default_window(volume)
-        self.labels = np.zeros(shape, np.uint16) if labels is None else labels
-        self.objects: dict[int, ObjectPrompts] = {}
-        self.ledger = Ledger()
+        super().__init__(np.zeros(shape, np.uint16))
         self.protect_others = True
+        if labels is not None:
+            self.adopt(labels, ())
 
     @property
     def key_slices(self) -> dict[int, dict[SliceIndex, str]]:
@@ -111,7 +118,8 @@ class Session:
             When there are 65535 objects already, or the name cannot be written to a file.
         """
         label = max(self.objects, default=0) + 1
-        self.objects[label] = ObjectPrompts(label, name)
+        with self.within(Do.ADD, label):
+            self.set_object(label, ObjectPrompts(label, name))
         return label
 
     def rename(self, label: int, name: str, term: Term | None = None) -> None:
@@ -122,7 +130,8 @@ class Session:
         PromptError
             When the name is too long or holds control characters.
         """
-        self.objects[label] = replace(self.objects[label], name=name, term=term)
+        with self.within(Do.RENAME, label):
+            self.set_object(label, replace(self.objects[label], name=name, term=term))
 
     def remove_object(self, label: int, slices: Iterable[int] | None = None, into: int = 0) -> None:
         """Take an object away, and its voxels with it.
@@ -138,19 +147,22 @@ class Session:
             not taken over, for they describe the part, not the whole; the slices that the part lies on become
             key slices of the whole, so that carrying it on does not lose the part.
         """
-        kept = self.key_slices.setdefault(into, {}) if into else {}
-        for index in range(len(self.labels)) if slices is None else slices:
-            plane = self.labels[index]
-            found = plane == label
-            if found.any():
-                plane[found] = into
-                kept.setdefault(SliceIndex(0, index), CORRECTED)
-        self.objects.pop(label, None)
-        self.ledger.forget(label)
+        with self.within(Do.REMOVE, label):
+            for index in range(len(self.labels)) if slices is None else slices:
+                where = SliceIndex(0, index)
+                plane = where.take(self.labels)
+                if not (plane == label).any():
+                    continue
+                self.set_plane(where, np.where(plane == label, np.uint16(into), plane))
+                if into and where not in self.key_slices.get(into, {}):
+                    self.ledger.mark(into, where, CORRECTED)
+            self.set_object(label, None)
+            self.ledger.forget(label)
 
     def mark(self, label: int, where: SliceIndex, kind: str | None) -> None:
         """Make a slice a key slice of an object, `CORRECTED` or `ACCEPTED`, or none any more (None)."""
-        self.ledger.mark(label, where, kind)
+        with self.within(Do.MARK, label, where):
+            self.ledger.mark(label, where, kind)
 
     def add_prompts(self, label: int, where: SliceIndex, prompts: SlicePrompts, name: str = "") -> None:
         """Set the prompts of one object on one slice; empty prompts take them away.
@@ -162,12 +174,13 @@ class Session:
         """
         where.checked(self.volume.geometry.shape)
         known = self.objects.get(label, ObjectPrompts(label, name))
-        if known.slices.get(where) != prompts:
-            self.ledger.reports.get(label, {}).pop(where, None)
         slices = {k: v for k, v in known.slices.items() if k != where}
         if not prompts.is_empty:
             slices[where] = prompts
-        self.objects[label] = replace(known, name=name or known.name, slices=slices)
+        with self.within(Do.PROMPT, label, where):
+            if known.slices.get(where) != prompts:
+                self.ledger.doubt(label, where)
+            self.set_object(label, replace(known, name=name or known.name, slices=slices))
 
     def segment(self, where: SliceIndex, label: int) -> SliceMask:
         """Compute one object's mask on a slice that has prompts for it; nothing is written.
@@ -274,7 +287,7 @@ class Session:
         parts = list(self.propagate(axis, label, first, last, rules))
         yield from vote(self, parts, self.labels.shape, self.volume.geometry.spacing, rules)
 
-    def redo(self, where: SliceIndex, label: int, rules: StopRules | None = None) -> Iterator[SliceMask]:
+    def recompute(self, where: SliceIndex, label: int, rules: StopRules | None = None) -> Iterator[SliceMask]:
         """Compute again what hangs on one slice, after its mask or its prompts changed.
 
         That is the slices up to the neighbouring key slices on both sides, or to where the object ends.
@@ -284,10 +297,6 @@ class Session:
         first = max((index for index in keys if index < where.index), default=None)
         last = min((index for index in keys if index > where.index), default=None)
         return self.propagate(where.axis, label, first, last, rules)
-
-    def note(self, part: SliceMask) -> None:
-        """Remember score and reason of a mask that was written, for `review`; `write` does so itself."""
-        self.ledger.note(part)
 
     def review(self, label: int, axis: int, shown: Container[SliceIndex] | None = None) -> Review:
         """Say what is known of an object's slices along an axis, and which of them want a look.
@@ -299,8 +308,10 @@ class Session:
 
     def write(self, part: SliceMask) -> None:
         """Put a mask into the label map, see `merged`, and what is known of it into the reports."""
-        part.where.take(self.labels)[...] = self.merged(part)
-        self.note(part)
+        with self.within(Do.CHANGE, part.label, part.where):
+            self.set_plane(part.where, self.merged(part))
+            self.ledger.note(part)
+            self.written()
 
     def merged(self, part: SliceMask) -> NDArray[np.uint16]:
         """Return the labels (H, W) of a slice as they will be once a mask is written; see `Ledger.merged`."""

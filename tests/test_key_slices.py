@@ -124,7 +124,7 @@ class Hands(RuleBasedStateMachine):
     def redo(self, label, which):
         places = sorted(self.given(label))
         if places:
-            self.carry(self.session.redo(places[round(which * (len(places) - 1))], label))
+            self.carry(self.session.recompute(places[round(which * (len(places) - 1))], label))
 
     @precondition(lambda self: self.before)
     @rule(steps=st.integers(1, 8))

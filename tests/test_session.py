@@ -224,7 +224,7 @@ def test_redo_reaches_to_the_neighbouring_key_slices_and_no_further(carried):
         correct(carried, index, box_mask())
     before = carried.labels.copy()
     correct(carried, 2)
-    redone = list(carried.redo(SliceIndex(0, 2), 1, ALWAYS))
+    redone = list(carried.recompute(SliceIndex(0, 2), 1, ALWAYS))
     assert sorted(part.where.index for part in redone) == [1, 2, 3, 4]
     for part in redone:
         carried.write(part)
@@ -233,13 +233,13 @@ def test_redo_reaches_to_the_neighbouring_key_slices_and_no_further(carried):
 
 
 def test_redo_without_neighbours_goes_to_both_ends(carried):
-    assert sorted(part.where.index for part in carried.redo(SliceIndex(0, 4), 1, ALWAYS)) == list(range(9))
+    assert sorted(part.where.index for part in carried.recompute(SliceIndex(0, 4), 1, ALWAYS)) == list(range(9))
 
 
 def test_an_object_that_ends_earlier_now_leaves_nothing_behind(carried):
     """The user erases the object on slice 6: slices 7 and 8 of the run before must not stay."""
     correct(carried, 6, np.zeros(SHAPE[1:], bool))
-    parts = list(carried.redo(SliceIndex(0, 6), 1, ALWAYS))
+    parts = list(carried.recompute(SliceIndex(0, 6), 1, ALWAYS))
     assert sorted(part.where.index for part in parts if part.reason == CLEARED) == [7, 8]
     for part in parts:
         carried.write(part)

@@ -6,12 +6,12 @@ what it cannot say: that labels and slices occur once, and that the prompts belo
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from napari_medsam.geometry import Geometry, GeometryError
+from napari_medsam.prompts.json_text import check_version, fields, laid_out, listed, parsed
 from napari_medsam.prompts.values import (
     BACKGROUND,
     FOREGROUND,
@@ -31,7 +31,6 @@ _KIND_NAMES = {label: kind for kind, label in _KINDS.items()}
 # A thousand kilometres: what a grid may be like is for `Geometry` to say, as long as its arithmetic cannot
 # overflow.
 _LARGEST_MM = 1e9
-_LINE_WIDTH = 100
 
 
 def prompts_to_json(objects: Sequence[ObjectPrompts], geometry: Geometry | None) -> str:
@@ -57,22 +56,9 @@ def prompts_to_json(objects: Sequence[ObjectPrompts], geometry: Geometry | None)
     _check_objects(objects, None if geometry is None else geometry.shape)
     document: dict[str, Any] = {"format": _FORMAT, "version": PROMPTS_SCHEMA_VERSION}
     if geometry is not None:
-        document["geometry"] = {
-            "shape": [int(n) for n in geometry.shape],
-            "spacing_mm": [float(mm) for mm in geometry.spacing],
-            "origin_mm": [float(mm) for mm in geometry.origin],
-            "direction": [float(cosine) for cosine in geometry.direction],
-        }
-    document["objects"] = [
-        {
-            "label": thing.label,
-            "name": thing.name,
-            **({} if thing.term is None else {"anatomy": thing.term.codes()}),
-            "slices": [_slice_to_json(where, thing.slices[where]) for where in sorted(thing.slices)],
-        }
-        for thing in objects
-    ]
-    return _laid_out(document, 0) + "\n"
+        document["geometry"] = geometry_to_json(geometry)
+    document["objects"] = [object_to_json(thing) for thing in objects]
+    return laid_out(document, 0) + "\n"
 
 
 def prompts_from_json(text: str | bytes, geometry: Geometry | None = None) -> list[ObjectPrompts]:
@@ -100,16 +86,36 @@ def prompts_from_json(text: str | bytes, geometry: Geometry | None = None) -> li
     document = _document(text)
     grid = geometry
     if document.get("geometry") is not None:
-        grid = _geometry_from_json(document["geometry"])
+        grid = geometry_from_json(document["geometry"])
         difference = geometry.difference(grid) if geometry is not None else ""
         if difference:
             raise PromptError(f"These prompts were drawn on another grid than this image's: {difference}")
     objects = [
-        _object_from_json(entry, f"objects[{i}]")
-        for i, entry in enumerate(_list(document["objects"], "objects"))
+        object_from_json(entry, f"objects[{i}]")
+        for i, entry in enumerate(listed(document["objects"], "objects"))
     ]
     _check_objects(objects, None if grid is None else grid.shape)
     return objects
+
+
+def object_to_json(thing: ObjectPrompts) -> dict[str, Any]:
+    """Say an object as JSON values, slices in order of axis and index."""
+    return {
+        "label": thing.label,
+        "name": thing.name,
+        **({} if thing.term is None else {"anatomy": thing.term.codes()}),
+        "slices": [_slice_to_json(where, thing.slices[where]) for where in sorted(thing.slices)],
+    }
+
+
+def geometry_to_json(geometry: Geometry) -> dict[str, Any]:
+    """Say a grid as JSON values."""
+    return {
+        "shape": [int(n) for n in geometry.shape],
+        "spacing_mm": [float(mm) for mm in geometry.spacing],
+        "origin_mm": [float(mm) for mm in geometry.origin],
+        "direction": [float(cosine) for cosine in geometry.direction],
+    }
 
 
 def _slice_to_json(where: SliceIndex, prompts: SlicePrompts) -> dict[str, Any]:
@@ -124,87 +130,19 @@ def _slice_to_json(where: SliceIndex, prompts: SlicePrompts) -> dict[str, Any]:
     return entry
 
 
-def _laid_out(value: Any, indent: int, before: int = 0) -> str:
-    """Write whatever fits on one line on one line, after `before` characters of it, and break up the rest."""
-    short = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if indent + before + len(short) <= _LINE_WIDTH or not isinstance(value, dict | list):
-        return short
-    inner = indent + 2
-    if isinstance(value, dict):
-        keys = [f"{json.dumps(key)}: " for key in value]
-        parts = [
-            key + _laid_out(item, inner, len(key)) for key, item in zip(keys, value.values(), strict=True)
-        ]
-    else:
-        parts = [_laid_out(item, inner) for item in value]
-    body = (",\n" + " " * inner).join(parts)
-    opening, closing = "{}" if isinstance(value, dict) else "[]"
-    return f"{opening}\n{' ' * inner}{body}\n{' ' * indent}{closing}"
-
-
 def _document(text: str | bytes) -> dict[str, Any]:
-    try:
-        plain = text.decode("utf-8") if isinstance(text, bytes) else text
-        # Editors on Windows put a byte order mark in front.
-        parsed = json.loads(
-            plain.removeprefix("\ufeff"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
-        )
-    except UnicodeDecodeError:
-        raise PromptError("A prompts file must be UTF-8 text, which this one is not.") from None
-    except json.JSONDecodeError as error:
-        raise PromptError(
-            f"A prompts file must be JSON, and line {error.lineno}, column {error.colno} is not: {error.msg}."
-        ) from None
-    except RecursionError:
-        raise PromptError("A prompts file must not be nested as deeply as this one.") from None
-    except PromptError:
-        raise
-    except ValueError:
-        # The interpreter refuses to convert integers of thousands of digits.
-        raise PromptError("A prompts file must not hold numbers of thousands of digits.") from None
-    if not isinstance(parsed, dict) or parsed.get("format") != _FORMAT:
+    document = parsed(text, "A prompts file")
+    if document.get("format") != _FORMAT:
         raise PromptError(f'This is not a prompts file: it must be a JSON object with "format": "{_FORMAT}".')
-    version = parsed.get("version")
-    if isinstance(version, bool) or version != PROMPTS_SCHEMA_VERSION:
-        raise PromptError(
-            f"This prompts file has version {reprlib.repr(version)}, and this napari-medsam reads version "
-            f"{PROMPTS_SCHEMA_VERSION}: update napari-medsam if the file is newer."
-        )
-    return _fields(parsed, "The document", {"format", "version", "objects"}, {"geometry"})
+    check_version(document, PROMPTS_SCHEMA_VERSION, "prompts file")
+    return fields(document, "The document", {"format", "version", "objects"}, {"geometry"})
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise PromptError("A prompts file must not give the same key twice in one place.")
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise PromptError(f"A prompts file must hold finite numbers, not {name}.")
-
-
-def _fields(value: Any, where: str, required: set[str], optional: set[str]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise PromptError(f"{where} must be a JSON object, not {reprlib.repr(value)}.")
-    for key in sorted(required - value.keys()):
-        raise PromptError(f'{where} has no "{key}".')
-    for key in sorted(value.keys() - required - optional):
-        known = ", ".join(sorted(required | optional))
-        raise PromptError(f"{where} has the unknown key {reprlib.repr(key)}: known are {known}.")
-    return value
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise PromptError(f"{where} must be a list, not {reprlib.repr(value)}.")
-    return value
-
-
-def _object_from_json(value: Any, where: str) -> ObjectPrompts:
-    entry = _fields(value, where, {"label", "slices"}, {"name", "anatomy"})
+def object_from_json(value: Any, where: str) -> ObjectPrompts:
+    """Read what `object_to_json` wrote; `where` it stands is said in errors (`PromptError`)."""
+    entry = fields(value, where, {"label", "slices"}, {"name", "anatomy"})
     slices: dict[SliceIndex, SlicePrompts] = {}
-    for i, part in enumerate(_list(entry["slices"], f"{where}.slices")):
+    for i, part in enumerate(listed(entry["slices"], f"{where}.slices")):
         index, prompts = _slice_from_json(part, f"{where}.slices[{i}]")
         if index in slices:
             raise PromptError(
@@ -220,7 +158,7 @@ def _object_from_json(value: Any, where: str) -> ObjectPrompts:
 def _term_from_json(entry: dict[str, Any], where: str) -> Term | None:
     if "anatomy" not in entry:
         return None
-    codes = _fields(entry["anatomy"], f"{where}.anatomy", {"category", "type"}, {"modifier", "region"})
+    codes = fields(entry["anatomy"], f"{where}.anatomy", {"category", "type"}, {"modifier", "region"})
     for key, text in codes.items():
         if not isinstance(text, str) or Code.from_text(text) is None:
             raise PromptError(
@@ -230,11 +168,11 @@ def _term_from_json(entry: dict[str, Any], where: str) -> Term | None:
 
 
 def _slice_from_json(value: Any, where: str) -> tuple[SliceIndex, SlicePrompts]:
-    entry = _fields(value, where, {"axis", "index"}, {"box", "points"})
+    entry = fields(value, where, {"axis", "index"}, {"box", "points"})
     points, labels = [], []
-    for i, part in enumerate(_list(entry.get("points", []), f"{where}.points")):
+    for i, part in enumerate(listed(entry.get("points", []), f"{where}.points")):
         here = f"{where}.points[{i}]"
-        point = _fields(part, here, {"at", "kind"}, set())
+        point = fields(part, here, {"at", "kind"}, set())
         kind = point["kind"]
         if not isinstance(kind, str) or kind not in _KINDS:
             raise PromptError(f"{here}.kind must be one of {', '.join(_KINDS)}, not {reprlib.repr(kind)}.")
@@ -258,8 +196,9 @@ def _check_objects(objects: Iterable[ObjectPrompts], shape: Sequence[int] | None
                 where.checked(shape)
 
 
-def _geometry_from_json(value: Any) -> Geometry:
-    entry = _fields(value, "geometry", {"shape", "spacing_mm", "origin_mm", "direction"}, set())
+def geometry_from_json(value: Any) -> Geometry:
+    """Read what `geometry_to_json` wrote; PromptError when it is no grid."""
+    entry = fields(value, "geometry", {"shape", "spacing_mm", "origin_mm", "direction"}, set())
     z, y, x = (whole_number(n, "Each number of geometry.shape", 1) for n in _three(entry["shape"]))
     dz, dy, dx = finite_numbers(
         entry["spacing_mm"], 3, "geometry.spacing_mm must be three numbers", _LARGEST_MM

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,16 @@ from napari_medsam.propagation.values import CLEARED, PROMPT, Mask, SliceMask
 if TYPE_CHECKING:
     from napari_medsam.prompts import SliceIndex
 
+T = TypeVar("T")
+
 
 class Ledger:
     """Key slices and reports, by object.
+
+    Parameters
+    ----------
+    changed
+        Told of every change: ``"key"`` or ``"report"``, the label, the slice, and the value before and after.
 
     Attributes
     ----------
@@ -26,36 +33,60 @@ class Ledger:
         For each label, what is known of the slices that were written.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, changed: Callable[[str, int, SliceIndex, object, object], None] = lambda *change: None
+    ) -> None:
+        self._changed = changed
         self.key_slices: dict[int, dict[SliceIndex, str]] = {}
         self.reports: dict[int, dict[SliceIndex, SliceReport]] = {}
 
     def mark(self, label: int, where: SliceIndex, kind: str | None) -> None:
         """Make a slice a key slice of an object, or none any more (None)."""
-        marks = self.key_slices.setdefault(label, {})
-        if kind is None:
-            marks.pop(where, None)
-        else:
-            marks[where] = kind
+        self._set("key", self.key_slices.setdefault(label, {}), label, where, kind)
 
     def note(self, part: SliceMask) -> None:
         """Remember score and reason of a mask that was written."""
         reports = self.reports.setdefault(part.label, {})
+        known = reports.get(part.where)
         if part.reason == PROMPT and not part.mask.any():
             # The prompts were taken away, or the model found nothing: there is no answer to keep.
-            reports.pop(part.where, None)
+            self.doubt(part.label, part.where)
         elif SliceReport.of(part).is_carried and self.answer(part.label, part.where):
             # Nothing that is carried is written there.
             return
         elif part.reason != CLEARED:
-            reports[part.where] = SliceReport.of(part)
-        elif part.where in reports and not reports[part.where].stopped:
-            del reports[part.where]
+            self._set("report", reports, part.label, part.where, SliceReport.of(part))
+        elif known is not None and not known.stopped:
+            self.doubt(part.label, part.where)
+
+    def doubt(self, label: int, where: SliceIndex) -> None:
+        """Forget what is known of a mask that was written."""
+        self._set("report", self.reports.setdefault(label, {}), label, where, None)
 
     def forget(self, label: int) -> None:
         """Forget an object."""
+        for where in [*self.key_slices.get(label, {})]:
+            self.mark(label, where, None)
+        for where in [*self.reports.get(label, {})]:
+            self.doubt(label, where)
         self.key_slices.pop(label, None)
         self.reports.pop(label, None)
+
+    def clear(self) -> None:
+        """Forget everything, and tell nobody."""
+        self.key_slices.clear()
+        self.reports.clear()
+
+    def _set(
+        self, kind: str, kept: dict[SliceIndex, T], label: int, where: SliceIndex, value: T | None
+    ) -> None:
+        before = kept.get(where)
+        if value is None:
+            kept.pop(where, None)
+        else:
+            kept[where] = value
+        if before != value:
+            self._changed(kind, label, where, before, value)
 
     def review(
         self,

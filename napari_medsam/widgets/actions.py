@@ -92,8 +92,13 @@ def register_actions() -> None:
 
 
 def bind_prompt_keys(layer: Layer, segmenter: Segmenter) -> None:
-    """Give one of the plugin's own layers its keys: box, line, accept, and undo of the mask."""
-    keys = {"B": segmenter.draw_box, "A": segmenter.accept, "Control-Z": segmenter.undo}
+    """Give one of the plugin's own layers its keys: box, line, accept, undo and redo."""
+    keys = {
+        "B": segmenter.draw_box,
+        "A": segmenter.accept,
+        "Control-Z": segmenter.undo,
+        "Control-Shift-Z": segmenter.redo,
+    }
     if isinstance(layer, Shapes):
         keys["L"] = segmenter.draw_line
     for key, run in keys.items():

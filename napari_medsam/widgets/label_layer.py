@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_medsam.prompts import ObjectPrompts, SliceIndex, SlicePrompts
+from napari_medsam.journal import Do
+from napari_medsam.prompts import ObjectPrompts, SliceIndex
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets.census import Census
 from napari_medsam.widgets.label_files import (
@@ -27,12 +28,14 @@ from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.planes import crossings
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from napari.layers import Layer
 
+    from napari_medsam.journal import Step
     from napari_medsam.propagation import SliceMask
     from napari_medsam.segments import Color
 
-UNDONE = "Undo changed slice {}, which is not on screen."
 LOCKED = "Slice {} is accepted, so it stays as it is: press A to unlock it."
 CROSSES = "What lies on accepted slices stays as it is: unlock them (A) first."
 NOT_THROUGH = "Some slices are accepted, so paint on one slice at a time, in 2D, or unlock them (A) first."
@@ -81,8 +84,6 @@ class LabelLayer:
         self._ours = OwnDoing()
         self._about_to_paint = self._in_stroke = self._is_recoloured = False
         self._seen: tuple[SliceIndex, NDArray[np.uint16]] | None = None
-        self._edited_slices: set[SliceIndex | None] = set()
-        """Slices that napari's undo may change; None for edits through all slices."""
 
     def make(self, label: int, **placement: Any) -> Labels:
         """Make the layer, to be added to a viewer."""
@@ -106,11 +107,7 @@ class LabelLayer:
         self.leave()
         if not (isinstance(layer.data, np.ndarray) and np.shares_memory(found, layer.data)):
             layer.data = found if layer.ndim == 3 else found[0]
-        self.session.labels = found
-        self.session.objects.clear()
-        self.session.objects.update((each.label, each) for each in objects)
-        self.session.key_slices.clear()
-        self.session.ledger.reports.clear()
+        self.session.adopt(found, objects)
         self.hidden.clear()
         self.census = census
         self._take(layer, label)
@@ -163,14 +160,28 @@ class LabelLayer:
         self.census.moved(label, into)
         self.hidden.discard(label)
         self.describe()
-        self.forget_undo()
         self.refresh()
         self._look()
         self.edited.emit({label, into} - {0})
 
+    def undo(self) -> Step | None:
+        """Take the last step of the session back, whatever it was; see `Session.undo`."""
+        self.notice()
+        return self._moved(self.session.undo())
+
+    def redo(self) -> Step | None:
+        """Do again what was taken back last; see `Session.redo`."""
+        self.notice()
+        return self._moved(self.session.redo())
+
+    def restored(self) -> None:
+        """Show labels that were put in place as a whole."""
+        self.census = Census(len(self.session.labels), self.session.labels)
+        self.hidden.clear()
+        self._show_moved(set(self.session.objects))
+
     def forget_undo(self) -> None:
-        """Let nothing that was done so far be undone: an accepted slice, an object that is gone."""
-        self._edited_slices.clear()
+        """Let napari's own undo not change what the session's has changed."""
         if self.layer is not None:
             mode = self.layer.mode
             # napari forgets the history of a layer that cannot be edited.
@@ -185,7 +196,7 @@ class LabelLayer:
                 self.layer.refresh()
 
     def put(self, part: SliceMask) -> None:
-        """Write a mask; on the slice on screen it becomes one step of napari's undo.
+        """Write a mask.
 
         In 3D nothing is shown before `refresh`: each time, the whole volume would have to be drawn again.
         """
@@ -194,37 +205,25 @@ class LabelLayer:
         if is_shown:
             self.notice()
         plane = part.where.take(self.session.labels)
-        before, after = plane.copy(), self.session.merged(part)
-        self.session.note(part)
-        rows, columns = np.nonzero(before != after)
-        if not rows.size:
+        before = plane.copy()
+        self.session.write(part)
+        touched = self.census.changed(part.where, before, plane)
+        if not touched:
             return
-        if self.layer is not None and part.where == seen:
-            places = [rows, columns]
-            if self.ndim == 3:
-                places.insert(part.where.axis, np.full(rows.shape, part.where.index))
-            with self._ours:
-                self.layer.data_setitem(tuple(places), after[rows, columns])
-            self._edited_slices.add(part.where)
-        else:
-            plane[...] = after
-            if is_shown:
-                self.refresh()
-        touched = self.census.changed(part.where, before, after)
         if is_shown:
+            self.refresh()
             self._look()
         self.edited.emit(touched)
 
     def notice(self, by_hand: bool = False) -> bool:
         """Find out what has changed since the last look, and return whether anything has.
 
-        napari's brush, bucket and undo write into the array themselves, and undo does not even say so. What
-        was painted makes a key slice; what undo brought back does not.
+        napari's brush and bucket, and other plugins, write into the array themselves. What was painted makes
+        a key slice; what came otherwise does not.
         """
         by_hand = by_hand or self._in_stroke
         if by_hand and (self._seen is None or (self.layer and self.layer.n_edit_dimensions > FLAT)):
-            self._edited_slices.add(None)
-            return bool(self._recount(by_hand=True))
+            return self._notice_everywhere()
         if self._seen is None:
             return False
         where, before = self._seen
@@ -234,10 +233,50 @@ class LabelLayer:
         after = plane.copy()
         touched = self.census.changed(where, before, after)
         self._seen = where, after
-        if by_hand and touched:
-            self._edited_slices.add(where)
-        self._tell({label: [where] for label in touched}, by_hand)
+        if touched:
+            with self._step(by_hand, where):
+                self.session.painted(where, before, after)
+                self._tell({label: [where] for label in touched}, by_hand)
         return bool(touched)
+
+    def _notice_everywhere(self) -> bool:
+        """Find out what a stroke through all slices, or in the 3D view, has changed."""
+        labels, layer = self.session.labels, self.layer
+        if layer is None:
+            return False
+        after = labels.copy()
+        with self._ours:
+            # napari does not say in a way that plugins can read what it changed, but it can take it back.
+            layer.undo()
+            before = labels.copy()
+            layer.redo()
+        wrong = self.census.recount(labels, np.flatnonzero((before != after).any(axis=(1, 2))).tolist())
+        touched = {label: [SliceIndex(0, index) for index in slices] for label, slices in wrong.items()}
+        self._look()
+        with self._step(True, None):
+            self.session.replaced(before, after)
+            self._tell(touched, by_hand=True)
+        return bool(touched)
+
+    def _step(self, by_hand: bool, where: SliceIndex | None) -> AbstractContextManager[None]:
+        label = 0 if self.layer is None else int(self.layer.selected_label)
+        return self.session.doing(
+            self.session.journal.action(Do.PAINT if by_hand else Do.CHANGE, label, where)
+        )
+
+    def _moved(self, step: Step | None) -> Step | None:
+        if step is not None:
+            indices = {z for each in step.voxels for z in range(each.start[0], each.start[0] + each.shape[0])}
+            touched = self.census.recount(self.session.labels, sorted(indices))
+            self._show_moved({step.action.label, *touched} - {0})
+            self.forget_undo()
+        return step
+
+    def _show_moved(self, touched: set[int]) -> None:
+        self.describe()
+        self.refresh()
+        self._look()
+        self.edited.emit(touched)
 
     def _keep_accepted(self, where: SliceIndex, before: NDArray, plane: NDArray) -> None:
         """Take back what somebody painted over or into an object where it is accepted."""
@@ -345,11 +384,7 @@ class LabelLayer:
     def _on_shown(self, event: Any = None) -> None:
         if self._ours:
             return
-        if self._edited_slices and (self._seen is None or self._seen[0] == self.where()):
-            # Nobody has scrolled, or it is the 3D view: an undo, or something that changes no voxel.
-            self._notice_undo()
-        else:
-            self.notice()
+        self.notice()
         self._look()
 
     def _look(self) -> None:
@@ -357,36 +392,12 @@ class LabelLayer:
         where = self.where()
         self._seen = None if where is None else (where, where.take(self.session.labels).copy())
 
-    def _recount(self, by_hand: bool, indices: Iterable[int] | None = None) -> dict[int, list[SliceIndex]]:
-        """Count slices along axis 0 again, all if None, after an edit that was not on the screen alone."""
-        depth = len(self.session.labels)
-        wrong = self.census.recount(self.session.labels, range(depth) if indices is None else indices)
-        touched = {label: [SliceIndex(0, index) for index in slices] for label, slices in wrong.items()}
-        self._look()
-        self._tell(touched, by_hand)
-        return touched
-
-    def _notice_undo(self) -> None:
-        """Find out what undo or redo has done: napari goes back through slices that are not on screen."""
-        seen_elsewhere = self._edited_slices - {self._seen[0]} if self._seen else self._edited_slices
-        if None in seen_elsewhere or any(each.axis for each in seen_elsewhere if each):
-            touched = self._recount(by_hand=False)
-        elif self.notice():
-            return
-        else:
-            indices = [each.index for each in seen_elsewhere if each]
-            touched = self._recount(by_hand=False, indices=indices)
-        slices = sorted({where.index for found in touched.values() for where in found})
-        where = self.where()
-        if slices and (where is None or where.axis or where.index not in slices):
-            self.said.emit(UNDONE.format(", ".join(map(str, slices[:5]))))
-
     def _tell(self, touched: dict[int, list[SliceIndex]], by_hand: bool) -> None:
         if not touched:
             return
         for label, slices in touched.items():
             if label not in self.session.objects:
-                self.session.add_prompts(label, slices[0], SlicePrompts())
+                self.session.set_object(label, ObjectPrompts(label))
                 self.describe()
             for where in slices if by_hand else ():
                 if self.session.key_slices.get(label, {}).get(where) != ACCEPTED:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Labels
 from psygnal import Signal
 
+from napari_medsam import tasks
 from napari_medsam.export import placed_on
-from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
+from napari_medsam.journal import Action, Do
+from napari_medsam.prompts import ObjectPrompts, PromptError, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.label_files import layers_of, segmentation_of
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points, Shapes
 
     from napari_medsam.export import Resampling
+    from napari_medsam.journal import Step
     from napari_medsam.propagation import SliceMask
     from napari_medsam.terminology import Term
     from napari_medsam.widgets.census import Census
@@ -62,8 +65,8 @@ class SessionLayers:
         How often voxels have changed.
     masks
         The label map and its layer.
-    prompted : Signal(int, SliceIndex)
-        The prompts of an object have changed on a slice.
+    prompted : Signal(Action)
+        The prompts of an object have changed on a slice: to be answered as part of this action.
     edited : Signal(set)
         Voxels of these labels have changed, whoever did it.
     selected : Signal(int)
@@ -72,7 +75,7 @@ class SessionLayers:
         One sentence for the user.
     """
 
-    prompted = Signal(int, SliceIndex)
+    prompted = Signal(Action)
     edited = Signal(set)
     selected = Signal(int)
     said = Signal(str)
@@ -87,7 +90,9 @@ class SessionLayers:
         self.points: Points | None = None
         self.unsaved = False
         self.edits = 0
-        self.label = next(iter(session.objects), None) or session.add_object()
+        self.label = self._any_object()
+        # There is no session without an object.
+        session.journal.close()
         self._ours = OwnDoing()
         viewer.layers.events.removed.connect(self._on_removed)
 
@@ -194,13 +199,14 @@ class SessionLayers:
             made = Labels(data, **{**attributes, **self.placement("segmentation")}, opacity=0.5)
             self.masks.adopt(made, self.label)
             self.add(made, above=self.image)
-        self.select(next(iter(self.session.objects), None) or self.session.add_object())
+        self.select(self._any_object())
         self.edited.emit(set(self.session.objects))
 
     def select(self, label: int) -> None:
         """Make an object the current one: its prompts are shown, the brush paints it."""
         if label not in self.session.objects:
-            self.session.add_prompts(label, SliceIndex(0, 0), SlicePrompts())
+            with self.session.within(Do.ADD, label):
+                self.session.set_object(label, ObjectPrompts(label))
         self.label = label
         self.masks.select(label)
         self._show_prompts()
@@ -219,8 +225,10 @@ class SessionLayers:
 
     def remove(self, label: int, into: int = 0) -> None:
         """Delete an object, or merge it into another one."""
-        self.masks.remove(label, into)
-        self.select(into or next(iter(self.session.objects), None) or self.session.add_object())
+        # The object that takes its place goes with it again when that is taken back.
+        with self.session.doing(self.session.journal.action(Do.REMOVE, label)):
+            self.masks.remove(label, into)
+            self.select(into or self._any_object())
         self.unsaved = True
 
     def name(self, label: int) -> str:
@@ -241,12 +249,11 @@ class SessionLayers:
         """Make a slice a key slice of the current object, or none any more (None)."""
         self.session.mark(self.label, where, kind)
         if kind == ACCEPTED:
-            self.masks.forget_undo()
             self.masks.keep_flat()
         self.unsaved = True
 
     def put(self, part: SliceMask) -> None:
-        """Write a mask; on the slice on screen it becomes one step of napari's undo."""
+        """Write a mask."""
         if part.mask.any():
             # The user may have deleted it.
             self.label_layer()
@@ -262,10 +269,21 @@ class SessionLayers:
         if marked == CORRECTED or (is_key and marked is None):
             self.session.mark(part.label, part.where, CORRECTED)
 
-    def undo(self) -> None:
-        """Take back the last change of the mask on the slice on screen, as napari's label layers do."""
-        if self.labels is not None:
-            self.labels.undo()
+    def undo(self) -> Step | None:
+        """Take back the last step, and turn to it; None when there is none."""
+        return self._turn_to(self.masks.undo())
+
+    def redo(self) -> Step | None:
+        """Do again what was taken back last, and turn to it; None when nothing was."""
+        return self._turn_to(self.masks.redo())
+
+    def restored(self) -> None:
+        """Show a session whose content was put in place as a whole."""
+        if self.session.labels.any():
+            self.label_layer()
+        self.masks.restored()
+        self.select(self._any_object())
+        self.unsaved = True
 
     def close(self) -> None:
         """Leave the layers to the user: nothing is followed any more."""
@@ -306,6 +324,28 @@ class SessionLayers:
         spacing = self.session.volume.geometry.spacing
         return PromptView(self.boxes, self.points, where.axis if where else 0, spacing)
 
+    def _turn_to(self, step: Step | None) -> Step | None:
+        if step is None:
+            return None
+        known, label = self.session.objects, step.action.label
+        if self.session.labels.any():
+            # The user may have deleted it.
+            self.label_layer()
+        self.select(label if label in known else self.label if self.label in known else self._any_object())
+        self.unsaved = True
+        where = step.action.where
+        changed = sorted({each.start[0] for each in step.voxels})
+        if where is None and changed:
+            where = SliceIndex(0, changed[len(changed) // 2])
+        shown = self.where
+        is_seen = shown is None or (shown.index in changed if shown.axis == 0 else bool(changed))
+        if where is not None and where != shown and not is_seen:
+            planes.show_slice(self.viewer, self.image, where)
+        return step
+
+    def _any_object(self) -> int:
+        return next(iter(self.session.objects), None) or self.session.add_object()
+
     def _show_prompts(self) -> None:
         with self._ours:
             show_prompts(self._view(), self.session.objects[self.label].slices)
@@ -329,21 +369,23 @@ class SessionLayers:
         if locked:
             tidy = False
             self.said.emit(LOCKED.format(locked[0].index))
-        wanted = [w for w in changed if w not in locked]
-        for where in list(wanted):
+        actions: list[Action] = []
+        for where in [w for w in changed if w not in locked]:
             prompts = found.get(where, SlicePrompts())
             try:
                 self._check(where, prompts)
-                self.session.add_prompts(self.label, where, prompts)
+                action = tasks.prompt(self.session, self.label, where)
+                with self.session.doing(action):
+                    self.session.add_prompts(self.label, where, prompts)
+                actions.append(action)
             except PromptError as error:
-                wanted.remove(where)
                 tidy = False
                 self.said.emit(str(error))
         if not tidy:
             self._show_prompts()
-        self.unsaved = self.unsaved or bool(wanted)
-        for where in wanted:
-            self.prompted.emit(self.label, where)
+        self.unsaved = self.unsaved or bool(actions)
+        for action in actions:
+            self.prompted.emit(action)
 
     def _check(self, where: SliceIndex, prompts: SlicePrompts) -> None:
         """Refuse a box or point beside the image; it would only spoil the mask of a good one."""

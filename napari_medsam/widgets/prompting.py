@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_medsam.session import CORRECTED, Session
+from napari_medsam import tasks
+from napari_medsam.session import CORRECTED
 from napari_medsam.widgets.messages import tell
 
 if TYPE_CHECKING:
-    from napari_medsam.prompts import SliceIndex
+    from napari_medsam.journal import Action
     from napari_medsam.propagation import SliceMask
     from napari_medsam.widgets.layers import SessionLayers
     from napari_medsam.widgets.runner import Runner
@@ -51,22 +52,26 @@ class Prompting:
         self.runner = runner
         self.candidates: tuple[SliceMask, ...] = ()
         self._layers: SessionLayers | None = None
+        self._asked: set[Hashable] = set()
 
-    def predict(self, layers: SessionLayers, label: int, where: SliceIndex) -> None:
-        """Predict an object's mask on a slice; where it has no prompts any more, the mask goes."""
+    def predict(self, layers: SessionLayers, action: Action) -> None:
+        """Answer the prompts that an action is about; where there are none any more, the mask goes."""
         self.drop()
-        session = layers.session
-        session.mark(label, where, None)
+        session, label, where = layers.session, action.label, action.where
+        assert where is not None
+        with session.doing(action):
+            session.mark(label, where, None)
         key = (id(layers), label, where)
         prompts = session.objects[label].slices.get(where)
         if prompts is None:
             self.runner.cancel(key)
-            layers.put(_nothing(session, label, where))
+            with session.doing(action):
+                layers.put(next(tasks.parts_of(session, action)))
             return
         single = prompts.box is None and len(prompts.points) == 1
 
         def work() -> Iterator[Any]:
-            yield session.segment(where, label)
+            yield from tasks.parts_of(session, action)
             if single:
                 yield session.candidates(where, label)
 
@@ -75,7 +80,8 @@ class Prompting:
             if known is None or known.slices.get(where) != prompts:
                 return
             if not isinstance(result, tuple):
-                layers.put(result)
+                with session.doing(action):
+                    layers.put(result)
                 if result.mask.any() and not (where.take(session.labels) == label).any():
                     layers.said.emit(COVERED)
                 self.found.emit(result.score)
@@ -84,7 +90,15 @@ class Prompting:
                 self.candidates_changed.emit()
 
         self.asked.emit()
+        self._asked.add(key)
         self.runner.submit(key, work, receive, self._end)
+
+    def give_up(self) -> None:
+        """Let nothing that was asked for be written any more."""
+        self.drop()
+        while self._asked:
+            if self.runner.cancel(self._asked.pop()):
+                self.ended.emit()
 
     def choose(self, number: int) -> None:
         """Take another reading of the last point, counted from 0."""
@@ -92,11 +106,13 @@ class Prompting:
         if layers is None or number >= len(self.candidates):
             return
         part = self.candidates[number]
-        layers.session.mark(part.label, part.where, None)
-        layers.put(part)
-        if number:
-            # The prompts alone would not give this mask again.
-            layers.session.mark(part.label, part.where, CORRECTED)
+        session = layers.session
+        with session.doing(tasks.reading(session, part.label, part.where, number)):
+            session.mark(part.label, part.where, None)
+            layers.put(part)
+            if number:
+                # The prompts alone would not give this mask again.
+                session.mark(part.label, part.where, CORRECTED)
         self.found.emit(part.score)
         self.ended.emit()
 
@@ -109,11 +125,3 @@ class Prompting:
     def _end(self, error: Exception | None) -> None:
         tell(error)
         self.ended.emit()
-
-
-def _nothing(session: Session, label: int, where: SliceIndex) -> SliceMask:
-    import numpy as np
-
-    from napari_medsam.propagation import SliceMask
-
-    return SliceMask(where, label, np.zeros(where.take(session.labels).shape, bool), 1.0, "prompt")

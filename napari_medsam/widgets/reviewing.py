@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
 
+from napari_medsam import tasks
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.widgets import planes
 
@@ -65,5 +66,6 @@ class Reviewing:
         layers = self.segmenter.layers
         where = None if layers is None else layers.where
         if layers is not None and where is not None:
-            session, label = layers.session, layers.label
-            self.segmenter.carry(layers, lambda: session.redo(where, label), session.labels.shape[where.axis])
+            session = layers.session
+            action = tasks.recompute(session, layers.label, where)
+            self.segmenter.carry(layers, action, session.labels.shape[where.axis])

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
 
-from napari_medsam.correction import correct, interpolate
+from napari_medsam import tasks
 from napari_medsam.prompts import PromptError
 from napari_medsam.segments import SegmentationError
 from napari_medsam.session import ACCEPTED, Session
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_medsam.export import Resampling
+    from napari_medsam.journal import Action, Step
     from napari_medsam.propagation import SliceMask
     from napari_medsam.windowing import Window
 
@@ -105,7 +106,8 @@ class Segmenter:
             try:
                 volume = planes.volume_of(image)
                 window = planes.window_of(image, volume)
-                known = SessionLayers(self.viewer, image, Session(volume, self.model, window=window))
+                session = Session(volume, self.model, window=window, model_name=self.model.name)
+                known = SessionLayers(self.viewer, image, session)
             except (VolumeError, GeometryError) as error:
                 show_warning(str(error))
                 return
@@ -175,28 +177,33 @@ class Segmenter:
             self.layers.remove(label, into)
 
     def undo(self) -> None:
-        """Take back the last change of the mask on the slice on screen."""
-        if self.layers is not None:
-            self.layers.undo()
+        """Take back the last step, whatever it was; what is being computed is given up."""
+        self._travel(SessionLayers.undo, "There is nothing to take back.")
+
+    def redo(self) -> None:
+        """Do again what was taken back last."""
+        self._travel(SessionLayers.redo, "There is nothing to do again.")
 
     def propagate(self, first: int, last: int) -> None:
         """Carry the current object through slices `first` to `last` along the axis across the screen."""
         layers = self._ready()
         if layers is not None and layers.where is not None:
-            axis, label = layers.where.axis, layers.label
-            self.carry(layers, lambda: layers.session.propagate(axis, label, first, last), last - first + 1)
+            action = tasks.carry(layers.session, layers.where.axis, [layers.label], first, last)
+            self.carry(layers, action, last - first + 1)
 
-    def carry(self, layers: SessionLayers, work: Callable[[], Iterator[SliceMask]], total: int) -> None:
+    def carry(self, layers: SessionLayers, action: Action, total: int) -> None:
         """Write what is carried from slice to slice as it comes, and tell how much of `total` is done."""
-        done = 0
+        session, done = layers.session, 0
 
         def receive(part: SliceMask) -> None:
             nonlocal done
             done += 1
             self.progressed.emit(PROPAGATE, min(done, total), total)
-            layers.put(part)
+            with session.doing(action):
+                layers.put(part)
 
         self.progressed.emit(PROPAGATE, 0, total)
+        work = partial(tasks.parts_of, session, action)
         self.runner.submit(PROPAGATE, work, receive, self._end, priority=Priority.BESIDE)
 
     def stop(self) -> None:
@@ -211,18 +218,15 @@ class Segmenter:
         where = None if layers is None else layers.where
         if layers is None or where is None:
             return
-        label, labels = layers.label, layers.session.labels
-
-        def work() -> Iterator[SliceMask]:
-            if operation == "interpolate":
-                return interpolate(labels, label, where, whole=whole)
-            return correct(labels, label, operation, where, whole=whole)
+        session = layers.session
+        action = tasks.correction(session, layers.label, where, operation, whole=whole)
 
         def receive(part: SliceMask) -> None:
-            layers.put_corrected(part, is_key=not whole)
+            with session.doing(action):
+                layers.put_corrected(part, is_key=not whole)
             self.changed.emit()
 
-        self.runner.submit(CORRECT, work, receive, self._end)
+        self.runner.submit(CORRECT, partial(tasks.parts_of, session, action), receive, self._end)
 
     def set_window(self, window: Window) -> None:
         """Let the model see other intensities, and predict the slice on screen again."""
@@ -233,7 +237,7 @@ class Segmenter:
         self.changed.emit()
         where = layers.where
         if where and where in layers.session.objects[layers.label].slices and not layers.key_kind:
-            self.prompting.predict(layers, layers.label, where)
+            self.prompting.predict(layers, tasks.prompt(layers.session, layers.label, where))
 
     def use_model(self, name: str) -> None:
         """Load another model and use it from now on; the old one stays when that fails."""
@@ -243,6 +247,8 @@ class Segmenter:
 
         def receive(predictor: Any) -> None:
             self.model.replace(name, predictor)
+            for each in self._all:
+                each.session.model_name = name
             self.changed.emit()
 
         self.progressed.emit(MODEL, 0, 0)
@@ -317,6 +323,15 @@ class Segmenter:
         self.viewer.dims.events.order.disconnect(self._on_slice)
         for each in self._all:
             each.close()
+
+    def _travel(self, go: Callable[[SessionLayers], Step | None], nothing: str) -> None:
+        layers = self.layers
+        if layers is not None:
+            self.stop()
+            self.prompting.give_up()
+            if go(layers) is None:
+                show_info(nothing)
+            self.changed.emit()
 
     def _draw(self, kind: str, mode: str) -> None:
         layers = self._ready(kind)

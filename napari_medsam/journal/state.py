@@ -1,0 +1,199 @@
+"""Labels, objects and key slices, every change of which is recorded and can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_medsam.journal.changes import (
+    KEY,
+    OBJECT,
+    REPORT,
+    Action,
+    Change,
+    Do,
+    FactChange,
+    PartWritten,
+    Step,
+    VoxelChange,
+)
+from napari_medsam.journal.journal import Journal
+from napari_medsam.propagation import Ledger
+
+if TYPE_CHECKING:
+    from napari_medsam.prompts import ObjectPrompts, SliceIndex
+
+
+class RecordedState:
+    """What is true of a segmentation; whatever changes it goes through here.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray of uint16
+        (z, y, x), shared, not copied; what it holds already cannot be taken back.
+
+    Attributes
+    ----------
+    labels
+        The label map.
+    objects : dict of int to ObjectPrompts
+        By label; to be changed by `set_object`.
+    ledger : Ledger
+        What is known of every object's slices: key slices, and reports on the others.
+    journal : Journal
+        What was done.
+    """
+
+    def __init__(self, labels: NDArray[np.uint16]) -> None:
+        self.labels = labels
+        self.objects: dict[int, ObjectPrompts] = {}
+        self.journal = Journal()
+        self.ledger = Ledger(self._record_fact)
+        self._action: Action | None = None
+
+    @contextmanager
+    def doing(self, action: Action) -> Iterator[None]:
+        """Let what is changed meanwhile belong to one action."""
+        outer, self._action = self._action, action
+        try:
+            yield
+        finally:
+            self._action = outer
+
+    @contextmanager
+    def within(self, kind: Do, label: int = 0, where: SliceIndex | None = None) -> Iterator[None]:
+        """Let what is changed meanwhile belong to the action under way, or else to one of this kind."""
+        with self.doing(self._action or self.journal.action(kind, label, where)):
+            yield
+
+    def set_object(self, label: int, thing: ObjectPrompts | None) -> None:
+        """Put an object in place of what was known under its label; None takes it away."""
+        before = self.objects.get(label)
+        if before != thing:
+            self._place(label, thing)
+            self._record(FactChange(OBJECT, label, None, before, thing))
+
+    def set_plane(self, where: SliceIndex, after: NDArray[np.uint16]) -> None:
+        """Put labels (H, W) on a slice."""
+        plane = where.take(self.labels)
+        self.painted(where, plane.copy(), after)
+        plane[...] = after
+
+    def painted(self, where: SliceIndex, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> None:
+        """Record that a slice, (H, W), has changed, whoever wrote it into the label map."""
+        side = where.axis
+        change = VoxelChange.between(
+            np.expand_dims(before, side),
+            np.expand_dims(after, side),
+            tuple(where.index if axis == side else 0 for axis in range(3)),  # type: ignore[arg-type]
+        )
+        if change is not None:
+            self._record(change)
+
+    def replaced(self, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> None:
+        """Record that the label map, (z, y, x), has changed on any slices."""
+        with self.within(Do.CHANGE):
+            for index in range(len(before)):
+                change = VoxelChange.between(before[index][None], after[index][None], (index, 0, 0))
+                if change is not None:
+                    self._record(change)
+
+    def adopt(self, labels: NDArray[np.uint16], objects: Iterable[ObjectPrompts]) -> None:
+        """Go on with another label map and its objects; what was done before cannot be taken back.
+
+        Parameters
+        ----------
+        labels
+            (z, y, x), shared, not copied.
+        objects
+            All that it holds.
+        """
+        with self.doing(self.journal.action(Do.ADOPT)):
+            self.replaced(self.labels, labels)
+            for label in [*self.objects]:
+                self.set_object(label, None)
+            for label in {*self.ledger.key_slices, *self.ledger.reports}:
+                self.ledger.forget(label)
+            for thing in objects:
+                self.set_object(thing.label, thing)
+        self.labels = labels
+        self.journal.close()
+
+    def written(self) -> None:
+        """Record that a mask that was computed is in the label map."""
+        self._record(PartWritten())
+
+    def undo(self) -> Step | None:
+        """Take the last step back, and return it; None when there is none to take back."""
+        step = self.journal.back()
+        for change in reversed(step.changes if step else []):
+            self._apply(change, forward=False)
+        return step
+
+    def redo(self) -> Step | None:
+        """Do again what was taken back last, and return it; None when nothing was."""
+        step = self.journal.forward()
+        for change in step.changes if step else []:
+            self._apply(change, forward=True)
+        return step
+
+    def take_over(
+        self, labels: NDArray[np.uint16], steps: Sequence[Step], position: int, oldest: int
+    ) -> None:
+        """Put the work of an earlier session in place of this one's, with its past.
+
+        Parameters
+        ----------
+        labels
+            (z, y, x) as they were at the end; copied.
+        steps
+            All that was done.
+        position, oldest
+            How many steps are done, and as far back as one can go.
+        """
+        self.labels[...] = labels
+        self.objects.clear()
+        self.ledger.clear()
+        self.journal = Journal(self.journal.limit_bytes)
+        self.journal.resume(steps, position, oldest)
+        for step in steps[:position]:
+            for change in step.changes:
+                if isinstance(change, FactChange):
+                    self._apply(change, forward=True)
+
+    def _record(self, change: Change) -> None:
+        self.journal.record(self._action or self.journal.action(Do.CHANGE), change)
+
+    def _record_fact(self, kind: str, label: int, where: SliceIndex, before: object, after: object) -> None:
+        self._record(FactChange(kind, label, where, before, after))  # type: ignore[arg-type]
+
+    def _apply(self, change: Change, *, forward: bool) -> None:
+        if isinstance(change, VoxelChange):
+            change.put(self.labels, forward=forward)
+        elif isinstance(change, FactChange):
+            value = change.after if forward else change.before
+            if change.kind == OBJECT:
+                self._place(change.label, value)  # type: ignore[arg-type]
+            else:
+                kept = {KEY: self.ledger.key_slices, REPORT: self.ledger.reports}[change.kind]
+                here = kept.setdefault(change.label, {})  # type: ignore[attr-defined]
+                here.pop(change.where, None)
+                if value is not None:
+                    here[change.where] = value
+
+    def _place(self, label: int, thing: ObjectPrompts | None) -> None:
+        if thing is None:
+            self.objects.pop(label, None)
+            return
+        in_order = [*self.objects] == sorted(self.objects)
+        is_new = label not in self.objects
+        self.objects[label] = thing
+        if is_new and in_order:
+            # An object that comes back takes its old place.
+            kept = sorted(self.objects.items())
+            self.objects.clear()
+            self.objects.update(kept)

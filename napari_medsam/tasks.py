@@ -1,0 +1,151 @@
+"""What a session can be asked to compute, as actions of its journal: asked for now, or done again later.
+
+Whoever computes, a window's thread, the command line or `napari_medsam.replay`, gets the masks of an action
+from `parts_of` and writes them with `Session.write`, within `Session.doing`.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_medsam.correction import OPERATIONS, correct, interpolate
+from napari_medsam.journal import Action, Do, JournalError
+from napari_medsam.propagation import PROMPT, SliceMask
+from napari_medsam.windowing import Window
+
+if TYPE_CHECKING:
+    from napari_medsam.prompts import SliceIndex
+    from napari_medsam.session import Session
+
+INTERPOLATE = "interpolate"
+
+
+def prompt(session: Session, label: int, where: SliceIndex) -> Action:
+    """Answer an object's prompts on a slice; where there are none any more, its mask goes."""
+    return session.journal.action(Do.PROMPT, label, where, **_seen(session))
+
+
+def reading(session: Session, label: int, where: SliceIndex, number: int) -> Action:
+    """Take one of `Session.candidates`, counted from 0, for what the prompts mean."""
+    return session.journal.action(Do.READING, label, where, number=number, **_seen(session))
+
+
+def carry(
+    session: Session, axis: int, labels: Iterable[int], first: int, last: int, *, planes: bool = False
+) -> Action:
+    """Carry objects through slices `first` to `last` along an axis; along all three when `planes`."""
+    several = list(labels)
+    return session.journal.action(
+        Do.CARRY,
+        several[0],
+        axis=axis,
+        labels=several,
+        first=first,
+        last=last,
+        planes=planes,
+        **_seen(session),
+    )
+
+
+def recompute(session: Session, label: int, where: SliceIndex) -> Action:
+    """Carry an object anew from one slice up to its neighbouring key slices."""
+    return session.journal.action(Do.RECOMPUTE, label, where, **_seen(session))
+
+
+def correction(session: Session, label: int, where: SliceIndex, operation: str, *, whole: bool) -> Action:
+    """Correct an object by one of `napari_medsam.correction.OPERATIONS`, or fill its gaps."""
+    return session.journal.action(Do.CORRECT, label, where, operation=operation, whole=whole)
+
+
+def parts_of(session: Session, action: Action) -> Iterator[SliceMask]:
+    """Compute the masks of an action; nothing is written.
+
+    Raises
+    ------
+    JournalError
+        When the action lacks what it takes to compute it.
+    PromptError
+        As the session's own methods do.
+    """
+    label, where = action.label, action.where
+    if action.kind == Do.CARRY:
+        axis, first, last = (_number(action, key) for key in ("axis", "first", "last"))
+        if action.details.get("planes"):
+            return session.propagate_in_planes(axis, label, first, last)
+        return session.propagate(axis, _labels(action), first, last)
+    if where is None:
+        raise JournalError(f"Step {action.run} does not say which slice it is about.")
+    where.checked(session.labels.shape)
+    if action.kind == Do.PROMPT:
+        return _answer(session, label, where)
+    if action.kind == Do.READING:
+        return _candidate(session, label, where, _number(action, "number"))
+    if action.kind == Do.RECOMPUTE:
+        return session.recompute(where, label)
+    whole, operation = action.details.get("whole") is True, action.details.get("operation")
+    if operation == INTERPOLATE:
+        return interpolate(session.labels, label, where, whole=whole)
+    if operation not in OPERATIONS:
+        raise JournalError(f"Step {action.run} applies {reprlib.repr(operation)}, which is no correction.")
+    return correct(session.labels, label, str(operation), where, whole=whole)
+
+
+def window_of(action: Action) -> Window | None:
+    """Which intensities the model saw when an action was done; None where it was not asked.
+
+    Raises
+    ------
+    JournalError
+        When what the action says is no window.
+    """
+    given = action.details.get("window")
+    if given is None:
+        return None
+    try:
+        lower, upper, name = given
+        return Window(float(lower), float(upper), str(name))
+    except (TypeError, ValueError):
+        raise JournalError(f"Step {action.run} has no usable window: {reprlib.repr(given)}.") from None
+
+
+def _seen(session: Session) -> Mapping[str, Any]:
+    window = session.window
+    return {
+        "window": [float(window.lower), float(window.upper), window.name],
+        **({"model": session.model_name} if session.model_name else {}),
+    }
+
+
+def _answer(session: Session, label: int, where: SliceIndex) -> Iterator[SliceMask]:
+    known = session.objects.get(label)
+    if known is not None and where in known.slices:
+        yield session.segment(where, label)
+    else:
+        yield SliceMask(where, label, np.zeros(where.take(session.labels).shape, bool), 1.0, PROMPT)
+
+
+def _candidate(session: Session, label: int, where: SliceIndex, number: int) -> Iterator[SliceMask]:
+    found = session.candidates(where, label)
+    if number >= len(found):
+        raise JournalError(
+            f"The prompts on slice {where.index} have {len(found)} readings, not {number + 1}."
+        )
+    yield found[number]
+
+
+def _number(action: Action, key: str) -> int:
+    value = action.details.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise JournalError(f"Step {action.run} has no usable {key}: {reprlib.repr(value)}.")
+    return value
+
+
+def _labels(action: Action) -> list[int]:
+    value = action.details.get("labels")
+    if not isinstance(value, list) or not value or not all(isinstance(each, int) for each in value):
+        raise JournalError(f"Step {action.run} has no usable labels: {reprlib.repr(value)}.")
+    return value
