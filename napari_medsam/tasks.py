@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,17 @@ def recompute(session: Session, label: int, where: SliceIndex) -> Action:
 
 def correction(session: Session, label: int, where: SliceIndex, operation: str, *, whole: bool) -> Action:
     """Correct an object by one of `napari_medsam.correction.OPERATIONS`, or fill its gaps."""
-    return session.journal.action(Do.CORRECT, label, where, operation=operation, whole=whole)
+    return session.journal.action(
+        Do.CORRECT, label, where, operation=operation, whole=whole, **_rule(session)
+    )
+
+
+def run(session: Session, action: Action) -> Iterator[SliceMask]:
+    """Compute the masks of an action, see `parts_of`, and write each before it is yielded."""
+    for part in parts_of(session, action):
+        with session.doing(action):
+            session.write(part)
+        yield part
 
 
 def parts_of(session: Session, action: Action) -> Iterator[SliceMask]:
@@ -94,6 +105,12 @@ def parts_of(session: Session, action: Action) -> Iterator[SliceMask]:
     return correct(session.labels, label, str(operation), where, whole=whole)
 
 
+def shown_name(model_name: str) -> str:
+    """Return a model's name as a journal says it: without the folder that a file of the user's own lies in."""
+    family, equals, path = model_name.rpartition("=")
+    return f"{family}{equals}{Path(path).name}"
+
+
 def window_of(action: Action) -> Window | None:
     """Which intensities the model saw when an action was done; None where it was not asked.
 
@@ -112,11 +129,17 @@ def window_of(action: Action) -> Window | None:
         raise JournalError(f"Step {action.run} has no usable window: {reprlib.repr(given)}.") from None
 
 
+def _rule(session: Session) -> Mapping[str, Any]:
+    return {"protect_others": session.protect_others}
+
+
 def _seen(session: Session) -> Mapping[str, Any]:
     window = session.window
+    model = shown_name(session.model_name)
     return {
+        **_rule(session),
         "window": [float(window.lower), float(window.upper), window.name],
-        **({"model": session.model_name} if session.model_name else {}),
+        **({"model": model} if model else {}),
     }
 
 

@@ -4,6 +4,7 @@ Here arrays, (z, y, x), meet files, which count (x, y, z). What a format looks l
 `napari_medsam.formats`; what a volume is, of `napari_medsam.geometry`, whose names can be imported from here.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "list_series",
     "read_labels",
     "read_volume",
+    "voxel_digest",
     "write_labels",
 ]
 
@@ -161,6 +163,23 @@ def write_labels(labels: ArrayLike, geometry: Geometry, path: str | Path) -> Pat
             raise VolumeError(f"the labels are of type {array.dtype}, expected integers.")
         _write_safely(_smallest(array), geometry, path, suffix)
     return path
+
+
+def voxel_digest(volume: Volume) -> str:
+    """Say which voxels a volume has, wherever they came from.
+
+    Returns
+    -------
+    str
+        ``sha256:`` and the digest of type, shape and voxels in C order, the low byte first.
+    """
+    array = volume.array
+    plain = array.dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{plain.str} {array.shape} ".encode())
+    for plane in array:
+        # One slice at a time: the volume may be larger than the memory.
+        digest.update(np.ascontiguousarray(plane, plain).data)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _read(path: Path, series: str | None, time_point: int | None) -> Volume:

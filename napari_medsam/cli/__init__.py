@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from napari_medsam import __version__
-from napari_medsam.cli import demo, evaluate, export, measure, models, propose, segment
+from napari_medsam.cli import demo, evaluate, export, measure, models, propose, replay, segment
 
 app = typer.Typer(
     name="napari-medsam",
@@ -26,6 +26,7 @@ app.command(epilog=propose.EXAMPLES)(propose.propose)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=measure.EXAMPLES)(measure.measure)
 app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=replay.EXAMPLES)(replay.replay)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(models.app)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,8 +27,8 @@ from napari_medsam.cli.review_report import check_report, ends, write_report
 from napari_medsam.measurements import volume_text
 
 if TYPE_CHECKING:
-    from napari_medsam.prompts import ObjectPrompts
-    from napari_medsam.propagation import Review, SliceMask
+    from napari_medsam.prompts import ObjectPrompts, SliceIndex
+    from napari_medsam.propagation import Review
     from napari_medsam.session import Session
     from napari_medsam.volume import Geometry
 
@@ -216,6 +216,7 @@ def segment(
     check_output(output, image, series)
     check_report(report, output)
     from napari_medsam.session import Session
+    from napari_medsam.session_file import session_path, session_to_json, write_session
     from napari_medsam.volume import read_volume
     from napari_medsam.windowing import guess_modality, parse_window
 
@@ -225,7 +226,7 @@ def segment(
     ranges = [parse_range(slices, volume.geometry.shape[_axis_of(thing)]) for thing in objects]
     chosen = parse_window(window, volume)
     predictor = load_predictor(model, device, precision, engine, no_cache=no_cache)
-    session = Session(volume, predictor, window=chosen)
+    session = Session(volume, predictor, window=chosen, model_name=model)
     if three_planes and no_propagate:
         raise ArgumentError("--three-planes carries objects, --no-propagate does not: give either of them.")
     carry = _ALONG_ALL if three_planes else (_NOT if no_propagate else _ALONG_ONE)
@@ -233,6 +234,7 @@ def segment(
     reviews = {thing.label: session.review(thing.label, _axis_of(thing)) for thing in objects}
     found = [_found(session, thing, reviews[thing.label]) for thing in objects]
     write_output(output, session.labels, volume.geometry, session.objects.values(), image, series)
+    made = write_session(session_to_json(session), session_path(output))
     picture = write_report(report, reviews, {each.label: each.name for each in found}) if report else None
     seconds = time.perf_counter() - started
 
@@ -247,6 +249,7 @@ def segment(
                 "notes": volume.notes,
                 "labels": [asdict(each) for each in found],
                 "report": report and [str(report), str(picture)],
+                "session": str(made),
                 "seconds": round(seconds, 3),
             }
         )
@@ -256,6 +259,7 @@ def segment(
     _print_table(found)
     if report:
         say(f"Wrote {report} and {picture}.")
+    say(f"How it was made is in {made}: napari-medsam replay makes it again.")
     say(
         f"Wrote {output} in {seconds:.1f} s; {guess_modality(volume)} seen through the window "
         f"{chosen.name} ({chosen.lower:g} to {chosen.upper:g})."
@@ -299,11 +303,16 @@ def _run(
     session: Session, objects: Sequence[ObjectPrompts], ranges: Sequence[tuple[int, int]], carry: str
 ) -> None:
     """Segment every object and write it into the session's labels; those of one axis are carried together."""
+    from napari_medsam import tasks
+
     groups: dict[int, list[ObjectPrompts]] = {}
     spans = {}
+    asked = {}
     for thing, span in zip(objects, ranges, strict=True):
         for where, drawn in thing.slices.items():
-            session.add_prompts(thing.label, where, drawn)
+            asked[thing.label, where] = tasks.prompt(session, thing.label, where)
+            with session.doing(asked[thing.label, where]):
+                session.add_prompts(thing.label, where, drawn)
         session.rename(thing.label, thing.name, thing.term)
         groups.setdefault(_axis_of(thing), []).append(thing)
         spans[_axis_of(thing)] = span
@@ -312,29 +321,26 @@ def _run(
             first, last = spans[axis]
             names = ", ".join(thing.name or f"label {thing.label}" for thing in group)
             task = bar.add_task(names, total=len(group) * (last - first + 1))
-            for part in _parts(session, axis, group, first, last, carry):
-                session.write(part)
-                bar.advance(task)
+            if carry == _NOT:
+                actions = [asked[each] for thing in group for each in _within(thing, first, last)]
+            elif carry == _ALONG_ALL:
+                actions = [tasks.carry(session, axis, [t.label], first, last, planes=True) for t in group]
+            else:
+                actions = [tasks.carry(session, axis, [thing.label for thing in group], first, last)]
+            for action in actions:
+                for _ in tasks.run(session, action):
+                    bar.advance(task)
             bar.update(task, total=bar.tasks[task].completed)
 
 
-def _parts(
-    session: Session, axis: int, group: Sequence[ObjectPrompts], first: int, last: int, carry: str
-) -> Iterator[SliceMask]:
-    if carry == _ALONG_ONE:
-        yield from session.propagate(axis, [thing.label for thing in group], first, last)
-        return
-    for thing in group:
-        if carry == _ALONG_ALL:
-            yield from session.propagate_in_planes(axis, thing.label, first, last)
-            continue
-        inside = [where for where in sorted(thing.slices) if first <= where.index <= last]
-        if not inside:
-            raise ArgumentError(
-                f"Label {thing.label} has no prompts on the slices of --range, {first} to {last}."
-            )
-        for where in inside:
-            yield session.segment(where, thing.label)
+def _within(thing: ObjectPrompts, first: int, last: int) -> list[tuple[int, SliceIndex]]:
+    """What is to be answered of an object's prompts: those of the range."""
+    inside = [(thing.label, where) for where in sorted(thing.slices) if first <= where.index <= last]
+    if not inside:
+        raise ArgumentError(
+            f"Label {thing.label} has no prompts on the slices of --range, {first} to {last}."
+        )
+    return inside
 
 
 def _found(session: Session, thing: ObjectPrompts, review: Review) -> Found:

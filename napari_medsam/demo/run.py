@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_medsam import tasks
 from napari_medsam.demo.overview import draw_overview
 from napari_medsam.metrics import dice, volume_ml
 from napari_medsam.phantom import Phantom, ct_torso
@@ -125,6 +126,7 @@ def run_demo(
     """
     from napari_medsam.export import Segmentation, write_segmentation
     from napari_medsam.session import Session
+    from napari_medsam.session_file import session_path, session_to_json, write_session
 
     def write(labels: NDArray, name: str) -> list[Path]:
         named = Segmentation.from_labels(labels, volume.geometry, names=phantom.names)
@@ -140,15 +142,15 @@ def run_demo(
     prompts.write_text(prompts_to_json(objects, volume.geometry), encoding="utf-8")
 
     window = default_window(volume)
-    session = Session(volume, predictor, window=window)
+    session = Session(volume, predictor, window=window, model_name="default")
     seconds: dict[int, float] = {}
     slices_done = 0
     for thing in objects:
         started = time.perf_counter()
         for where, drawn in thing.slices.items():
             session.add_prompts(thing.label, where, drawn, thing.name)
-        for part in session.propagate(AXIAL, thing.label):
-            session.write(part)
+        action = tasks.carry(session, AXIAL, [thing.label], 0, volume.geometry.shape[AXIAL] - 1)
+        for _ in tasks.run(session, action):
             slices_done += 1
             if on_progress is not None:
                 on_progress(thing.name, slices_done)
@@ -156,6 +158,7 @@ def run_demo(
 
     organs = tuple(_score(thing, phantom, session.labels, seconds[thing.label]) for thing in objects)
     segmentation, *more = write(session.labels, "segmentation.nii.gz")
+    more.append(write_session(session_to_json(session), session_path(segmentation)))
     picture = folder / "overview.png"
     scores = {organ.label: organ.dice for organ in organs}
     draw_overview(volume, session.labels, objects, scores, window=window).save(picture, optimize=True)

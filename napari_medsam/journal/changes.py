@@ -109,6 +109,10 @@ class VoxelChange:
         changed = before != after
         labels[self.region][changed] = (after if forward else before)[changed]
 
+    def labels_after(self) -> NDArray[np.uint16]:
+        """Return the labels after the change, of this part's shape; JournalError when they are damaged."""
+        return self._unpacked(self.after)
+
     @property
     def n_bytes(self) -> int:
         """What it takes to keep."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import reprlib
 from collections.abc import Callable
 from typing import Any
@@ -117,12 +116,8 @@ def change_from_json(value: Any, name: str) -> Change:
     return FactChange(fact["fact"], label, where, before, after)
 
 
-def line(value: dict[str, Any]) -> bytes:
-    """Write a value as one line of a log."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _report_to_json(report: SliceReport) -> dict[str, Any]:
+def report_to_json(report: SliceReport) -> dict[str, Any]:
+    """Say what is known of a slice."""
     return {
         "score": float(report.score),
         "reason": report.reason,
@@ -131,7 +126,8 @@ def _report_to_json(report: SliceReport) -> dict[str, Any]:
     }
 
 
-def _report_from_json(value: Any, name: str, label: int, where: SliceIndex | None) -> SliceReport:
+def report_from_json(value: Any, name: str, label: int, where: SliceIndex | None) -> SliceReport:
+    """Read what `report_to_json` wrote; PromptError when it is no report."""
     entry = fields(value, name, {"score", "reason"}, {"stopped", "doubt"})
     (score,) = finite_numbers([entry["score"]], 1, f"{name}.score must be a number", 1.0)
     reason, doubt = (_text(entry.get(key, ""), f"{name}.{key}") for key in ("reason", "doubt"))
@@ -173,9 +169,9 @@ def _bytes(value: Any, name: str) -> bytes:
         raise JournalError(f"{name} holds labels that are damaged.") from None
 
 
-_WRITE: dict[str, Callable[[Any], Any]] = {OBJECT: object_to_json, KEY: str, REPORT: _report_to_json}
+_WRITE: dict[str, Callable[[Any], Any]] = {OBJECT: object_to_json, KEY: str, REPORT: report_to_json}
 _READ: dict[str, Callable[..., Any]] = {
     OBJECT: _object_from_json,
     KEY: _key_from_json,
-    REPORT: _report_from_json,
+    REPORT: report_from_json,
 }

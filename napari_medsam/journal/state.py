@@ -26,6 +26,7 @@ from napari_medsam.propagation import Ledger
 
 if TYPE_CHECKING:
     from napari_medsam.prompts import ObjectPrompts, SliceIndex
+    from napari_medsam.propagation import SliceReport
 
 
 class RecordedState:
@@ -142,7 +143,12 @@ class RecordedState:
         return step
 
     def take_over(
-        self, labels: NDArray[np.uint16], steps: Sequence[Step], position: int, oldest: int
+        self,
+        labels: NDArray[np.uint16],
+        steps: Sequence[Step],
+        position: int,
+        oldest: int,
+        reports: Iterable[SliceReport] = (),
     ) -> None:
         """Put the work of an earlier session in place of this one's, with its past.
 
@@ -154,16 +160,33 @@ class RecordedState:
             All that was done.
         position, oldest
             How many steps are done, and as far back as one can go.
+        reports
+            What is known of slices, as long as no step says otherwise.
         """
         self.labels[...] = labels
         self.objects.clear()
         self.ledger.clear()
         self.journal = Journal(self.journal.limit_bytes)
         self.journal.resume(steps, position, oldest)
+        for report in reports:
+            self.ledger.reports.setdefault(report.label, {})[report.where] = report
         for step in steps[:position]:
             for change in step.changes:
                 if isinstance(change, FactChange):
                     self._apply(change, forward=True)
+
+    def do_again(self, change: FactChange | VoxelChange) -> None:
+        """Change what was changed in another session on the same image."""
+        if isinstance(change, VoxelChange):
+            before = self.labels[change.region].copy()
+            self._apply(change, forward=True)
+            found = VoxelChange.between(before, self.labels[change.region], change.start)
+            if found is not None:
+                self._record(found)
+        elif change.kind == OBJECT:
+            self.set_object(change.label, change.after)  # type: ignore[arg-type]
+        elif change.where is not None and change.kind == KEY:
+            self.ledger.mark(change.label, change.where, change.after)  # type: ignore[arg-type]
 
     def _record(self, change: Change) -> None:
         self.journal.record(self._action or self.journal.action(Do.CHANGE), change)

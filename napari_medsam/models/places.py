@@ -35,6 +35,21 @@ def spec_of(name: str) -> ModelSpec:
     return MODELS[name]
 
 
+def weights_digest(name: str) -> str:
+    """Say which file a model's weights are: ``sha256:`` and its digest, "" where it is not on this machine.
+
+    Parameters
+    ----------
+    name
+        As for `napari_medsam.models.zoo.load_model`.
+    """
+    import pooch
+
+    own = Path(name.partition("=")[2] or name).expanduser()
+    path = weights_path(name) if name in MODELS else own
+    return f"sha256:{pooch.file_hash(str(path))}" if path.is_file() else ""
+
+
 def weights_path(name: str) -> Path:
     """Return where a model's weights lie, or will lie once they are downloaded.
 

@@ -427,15 +427,28 @@ def test_undo_turns_to_the_slice_that_it_changes(segmenter, viewer):
     assert not segmenter.layers.session.objects[1].slices
 
 
-def test_undo_does_not_reach_behind_accept_or_delete(segmenter):
-    draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
+def test_undo_and_redo_go_through_delete_accept_and_prompts(segmenter):
+    session, where = segmenter.layers.session, SliceIndex(0, 5)
+    draw(segmenter, where, (8, 12, 22, 38))
+    prompts = session.objects[1].slices
     segmenter.accept()
-    segmenter.undo()
-    np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
     segmenter.remove(1)
+    assert not session.labels.any()
     segmenter.undo()
-    assert not segmenter.layers.session.labels.any()
-    assert segmenter.layers.census.labels == []
+    np.testing.assert_array_equal(session.labels, expected(5))
+    assert (session.objects[1].slices, session.key_slices[1]) == (prompts, {where: ACCEPTED})
+    assert segmenter.layers.census.voxels(1) == 200
+    segmenter.undo()
+    assert session.key_slices[1] == {}
+    segmenter.undo()
+    assert not session.labels.any() and not session.objects[1].slices
+    assert len(segmenter.layers.boxes.data) == 0
+    for _ in range(3):
+        segmenter.redo()
+    assert not session.labels.any() and not session.key_slices[1] and not session.objects[1].slices
+    segmenter.undo()
+    np.testing.assert_array_equal(session.labels, expected(5))
+    assert len(segmenter.layers.boxes.data) == 1
 
 
 def test_undo_of_a_brush_through_slices_is_counted(segmenter, viewer):

@@ -1,0 +1,302 @@
+"""A session as a file: what was prompted, computed and corrected, by which model, and what came of it.
+
+The file is JSON, for people to read and for `napari_medsam.replay` to do again. It names no other file that
+would be read: whoever opens it says which image it is for, and a digest tells whether that is the one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import platform
+import reprlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_medsam import __version__, tasks
+from napari_medsam.export import SUFFIXES
+from napari_medsam.formats.common import replacing, told
+from napari_medsam.geometry import VolumeError
+from napari_medsam.journal import REPORT, Change, FactChange, JournalError, PartWritten, Step, VoxelChange
+from napari_medsam.journal.json_form import (
+    action_from_json,
+    action_to_json,
+    change_from_json,
+    change_to_json,
+    report_from_json,
+    report_to_json,
+    slice_from_json,
+    slice_to_json,
+)
+from napari_medsam.models.places import weights_digest
+from napari_medsam.prompts import LARGEST_LABEL, PromptError
+from napari_medsam.prompts.json_form import geometry_from_json, geometry_to_json, object_to_json
+from napari_medsam.prompts.json_text import check_version, fields, laid_out, listed, parsed
+from napari_medsam.prompts.values import whole_number
+from napari_medsam.volume import voxel_digest
+
+if TYPE_CHECKING:
+    from napari_medsam.geometry import Volume
+    from napari_medsam.propagation import SliceReport
+    from napari_medsam.session import Session
+
+SUFFIX = ".session.json"
+SESSION_SCHEMA_VERSION = 1
+_FORMAT = "napari-medsam session"
+_KEYS = {"format", "version", "image", "geometry", "objects", "steps", "review", "labels"}
+_OTHER_KEYS = {"key_slices", "models", "written_by", "window"}
+LARGEST_FILE_BYTES = 1 << 30
+_PACKAGES = ("napari", "numpy", "scikit-image", "scipy", "SimpleITK", "torch")
+
+
+@dataclass(eq=False)
+class SessionContent:
+    """What a session file holds.
+
+    Attributes
+    ----------
+    labels : numpy.ndarray of uint16
+        (z, y, x).
+    steps : list of Step
+        All that led to them. What can be computed again has no voxels.
+    reports : list of SliceReport
+        What is known of slices, as long as no step says otherwise.
+    image, models
+        What the file says of the image and of the models that were asked.
+    """
+
+    labels: NDArray[np.uint16]
+    steps: list[Step] = field(default_factory=list)
+    reports: list[SliceReport] = field(default_factory=list)
+    image: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, Any] = field(default_factory=dict)
+
+
+def session_path(labels: Path) -> Path:
+    """Return where the session goes that made a label map."""
+    name = labels.name
+    ending = next((each for each in SUFFIXES if name.lower().endswith(each)), labels.suffix)
+    return labels.with_name(f"{name[: len(name) - len(ending)]}{SUFFIX}")
+
+
+def session_to_json(session: Session) -> dict[str, Any]:
+    """Say a session as JSON values; nobody may change it meanwhile."""
+    volume, ledger = session.volume, session.ledger
+    keys = [
+        {"label": label, "slice": slice_to_json(where), "kind": marks[where]}
+        for label, marks in sorted(ledger.key_slices.items())
+        for where in sorted(marks)
+    ]
+    reports = [each for known in ledger.reports.values() for each in known.values()]
+    return {
+        "format": _FORMAT,
+        "version": SESSION_SCHEMA_VERSION,
+        "written_by": _versions() | {"device": str(getattr(session.predictor, "device", ""))},
+        "image": {
+            "name": Path(volume.source).name,
+            "modality": volume.modality,
+            "voxels": voxel_digest(volume),
+        },
+        "geometry": geometry_to_json(volume.geometry),
+        "window": [float(session.window.lower), float(session.window.upper), session.window.name],
+        "models": _models(session),
+        "objects": [object_to_json(thing) for thing in session.objects.values()],
+        "key_slices": keys,
+        "steps": [_step_to_json(step) for step in session.journal.steps[: session.journal.position]],
+        "review": [
+            {"label": each.label, "slice": slice_to_json(each.where), **report_to_json(each)}
+            for each in sorted(reports, key=lambda each: (each.label, each.where))
+        ],
+        "labels": _labels_to_json(session.labels),
+    }
+
+
+def write_session(document: Mapping[str, Any], path: Path) -> Path:
+    """Write what `session_to_json` says, complete or not at all.
+
+    Raises
+    ------
+    VolumeError
+        When it cannot be written; an older file stays as it was.
+    """
+    with told(path, "written"), replacing(path, ".json") as temporary:
+        temporary.write_text(laid_out(dict(document), 0) + "\n", encoding="utf-8")
+    return path
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a session file, for `content_from_json`.
+
+    Raises
+    ------
+    VolumeError
+        When the file cannot be read.
+    JournalError
+        When it is no session file.
+    """
+    with told(path, "read"):
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise VolumeError(f"it is larger than {LARGEST_FILE_BYTES >> 20} MB, expected a session file.")
+        text = path.read_bytes()
+    return document_from_text(text)
+
+
+def document_from_text(text: str | bytes) -> dict[str, Any]:
+    """Read a session file's text; JournalError when it is none."""
+    with _told():
+        document = parsed(text, "A session file")
+        if document.get("format") != _FORMAT:
+            raise PromptError(
+                f'This is not a session file: it must be a JSON object with "format": "{_FORMAT}".'
+            )
+        check_version(document, SESSION_SCHEMA_VERSION, "session file")
+        fields(document, "The session", _KEYS, _OTHER_KEYS)
+        fields(document["image"], "image", {"voxels"}, {"name", "modality"})
+        return document
+
+
+def content_from_json(document: Mapping[str, Any], volume: Volume) -> SessionContent:
+    """Read the values of a session file for the image that it was made on; JournalError when it is not."""
+    with _told():
+        image = document["image"]
+        difference = volume.geometry.difference(geometry_from_json(document["geometry"]))
+        if difference:
+            raise PromptError(f"This session was made on another grid than this image's: {difference}")
+        if image["voxels"] != voxel_digest(volume):
+            raise PromptError(
+                "This session was made on an image with other voxels: open the one that it belongs to"
+                + (f", {reprlib.repr(image['name'])}." if image.get("name") else ".")
+            )
+        models = document.get("models", {})
+        content = SessionContent(
+            _labels_from_json(document["labels"], volume.geometry.shape),
+            [_step_from_json(value, n) for n, value in enumerate(listed(document["steps"], "steps"))],
+            [_report(value, n) for n, value in enumerate(listed(document["review"], "review"))],
+            image,
+            models if isinstance(models, dict) else {},
+        )
+        _check_objects(content, document["objects"], volume.geometry.shape)
+        return content
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except PromptError as error:
+        raise JournalError(str(error)) from None
+
+
+def _versions() -> dict[str, str]:
+    found = {"napari-medsam": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _models(session: Session) -> dict[str, Any]:
+    """Which models were asked, and the digests of their weights."""
+    steps = session.journal.steps[: session.journal.position]
+    names = {str(step.action.details["model"]) for step in steps if "model" in step.action.details}
+    # Steps do not say where a file of the user's own lies, the session does.
+    known = {tasks.shown_name(session.model_name): session.model_name}
+    return {name: {"weights": weights_digest(known.get(name, name))} for name in sorted(names)}
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    """Say a step; of what can be computed again, how many masks were written instead of their voxels."""
+    said: list[dict[str, Any]] = []
+    for change in step.changes:
+        if isinstance(change, FactChange):
+            if change.kind != REPORT:
+                said.append({k: v for k, v in change_to_json(change).items() if k != "before"})
+        elif isinstance(change, VoxelChange):
+            if not step.action.kind.is_computed:
+                said.append(change_to_json(change))
+        elif step.action.kind.is_computed:
+            if said and "written" in said[-1]:
+                said[-1]["written"] += 1
+            else:
+                said.append({"written": 1})
+    return {**action_to_json(step.action), "changes": said}
+
+
+def _step_from_json(value: Any, n: int) -> Step:
+    name = f"steps[{n}]"
+    if not isinstance(value, dict):
+        raise PromptError(f"{name} must be a JSON object, not {reprlib.repr(value)}.")
+    action = action_from_json({key: part for key, part in value.items() if key != "changes"}, name)
+    changes: list[Change] = []
+    for k, part in enumerate(listed(value.get("changes"), f"{name}.changes")):
+        here = f"{name}.changes[{k}]"
+        if isinstance(part, dict) and "written" in part:
+            count = whole_number(part["written"], f"{here}.written", 1, LARGEST_LABEL * 64)
+            changes += [PartWritten()] * count
+        else:
+            changes.append(change_from_json(part, here))
+    return Step(action, changes)
+
+
+def _report(value: Any, n: int) -> SliceReport:
+    name = f"review[{n}]"
+    entry = fields(value, name, {"label", "slice", "score", "reason"}, {"stopped", "doubt"})
+    label = whole_number(entry["label"], f"{name}.label", 1, LARGEST_LABEL)
+    where = slice_from_json(entry["slice"], f"{name}.slice")
+    rest = {key: part for key, part in entry.items() if key not in ("label", "slice")}
+    return report_from_json(rest, name, label, where)
+
+
+def _labels_to_json(labels: NDArray[np.uint16]) -> dict[str, Any]:
+    content = np.ascontiguousarray(labels, "<u2").tobytes()
+    counts = np.bincount(labels.ravel())
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "voxels": {str(label): int(counts[label]) for label in np.flatnonzero(counts) if label},
+        "zlib": base64.b64encode(zlib.compress(content, 1)).decode("ascii"),
+    }
+
+
+def _labels_from_json(value: Any, shape: tuple[int, int, int]) -> NDArray[np.uint16]:
+    entry = fields(value, "labels", {"sha256", "zlib"}, {"voxels"})
+    whole = VoxelChange((0, 0, 0), shape, b"", _packed(entry["zlib"]))
+    labels = whole.labels_after()
+    if hashlib.sha256(labels.tobytes()).hexdigest() != entry["sha256"]:
+        raise JournalError("The labels in this session file are damaged.")
+    return labels.astype(np.uint16)
+
+
+def _packed(value: Any) -> bytes:
+    try:
+        return base64.b64decode(value if isinstance(value, str) else "?", validate=True)
+    except ValueError:
+        raise JournalError("The labels in this session file are damaged.") from None
+
+
+def _check_objects(content: SessionContent, listed_objects: Any, shape: tuple[int, int, int]) -> None:
+    """What the file lists for people has to be what its steps lead to."""
+    found: dict[int, Any] = {}
+    for change in _facts(content.steps):
+        if change.where is not None:
+            change.where.checked(shape)
+        elif change.after is None:
+            found.pop(change.label, None)
+        else:
+            found[change.label] = object_to_json(change.after)  # type: ignore[arg-type]
+    given = {each.get("label"): each for each in listed(listed_objects, "objects") if isinstance(each, dict)}
+    if given != found:
+        raise JournalError("The objects in this session file are not those that its steps lead to.")
+
+
+def _facts(steps: Iterable[Step]) -> Iterable[FactChange]:
+    return (change for step in steps for change in step.changes if isinstance(change, FactChange))
