@@ -81,6 +81,8 @@ class Autosave:
         Told in the thread why nothing can be written, once until it can be again.
     leftover
         Work to go on with, instead of beginning anew; it must have been taken over by the session.
+    document
+        Session file to go on with; its content must have been taken over by the session.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class Autosave:
         folder: Path,
         image_name: str,
         failed: Callable[[str], None] = lambda reason: None,
+        *,
         leftover: Leftover | None = None,
+        document: dict[str, Any] | None = None,
     ) -> None:
         self.session, self.image_name, self._failed = session, image_name, failed
         self._place = leftover.folder if leftover else folder / _new_name()
@@ -100,11 +104,12 @@ class Autosave:
         self._idle = threading.Event()
         self._thread: threading.Thread | None = None
         if leftover is None:
-            self._queue.put(self._head())
-            for step in session.journal.steps:
-                for thing in (step.action, *step.changes):
-                    self._queue.put(thing)
-            self._queue.put({"oldest": session.journal.oldest})
+            known = [thing for step in session.journal.steps for thing in (step.action, *step.changes)]
+            begin = (
+                [*known, {"oldest": session.journal.oldest}] if document is None else [{"session": document}]
+            )
+            for thing in (self._head(), *begin):
+                self._queue.put(thing)
         session.journal.follower = self
 
     @property
@@ -128,9 +133,10 @@ class Autosave:
         """See `Follower`."""
         self._put({"oldest": self.session.journal.position})
 
-    def opened(self, document: dict[str, Any]) -> None:
-        """Write down that a session file has taken the place of all that was done before."""
-        self._put({"session": document})
+    def saved(self) -> None:
+        """Write down that all that was done so far is in a file of the user's."""
+        if self.has_begun:
+            self._put({"saved": True})
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until all is on disk; return whether it is."""
@@ -223,6 +229,8 @@ class Leftover:
         What it came to.
     position, oldest : int
         How many of its steps are done, and as far back as one can go.
+    is_saved
+        Whether all of it is in a file of the user's.
     """
 
     folder: Path
@@ -232,16 +240,18 @@ class Leftover:
     content: SessionContent
     position: int = 0
     oldest: int = 0
+    is_saved: bool = False
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was done that one could want back."""
         is_untouched = self.position <= self.oldest and len(self.content.steps) == self.position
-        return is_untouched and not self.content.labels.any()
+        return self.is_saved or (is_untouched and not self.content.labels.any())
 
     def take(self, line: dict[str, Any], name: str, volume: Volume) -> None:
         """Follow one more line of the log; an error of any kind when it does not fit."""
         steps = self.content.steps
+        self.is_saved = "saved" in line
         if "action" in line:
             del steps[self.position :]
             steps.append(Step(action_from_json(line["action"], name)))
@@ -261,8 +271,7 @@ class Leftover:
 
     def take_over(self, session: Session) -> None:
         """Put the work in place of all that a session on the same image holds, with its past."""
-        content = self.content
-        session.take_over(content.labels, content.steps, self.position, self.oldest, content.reports)
+        self.content.take_over(session, self.position, self.oldest)
 
     def release(self) -> None:
         """Leave it for another time."""

@@ -45,8 +45,10 @@ from napari_medsam.volume import voxel_digest
 
 if TYPE_CHECKING:
     from napari_medsam.geometry import Volume
+    from napari_medsam.prompts import ObjectPrompts, SliceIndex
     from napari_medsam.propagation import SliceReport
     from napari_medsam.session import Session
+    from napari_medsam.windowing import Window
 
 SUFFIX = ".session.json"
 SESSION_SCHEMA_VERSION = 1
@@ -69,8 +71,8 @@ class SessionContent:
         All that led to them. What can be computed again has no voxels.
     reports : list of SliceReport
         What is known of slices, as long as no step says otherwise.
-    image, models
-        What the file says of the image and of the models that were asked.
+    image, models, window
+        What the file says of the image, of the models that were asked, and of what they saw in the end.
     """
 
     labels: NDArray[np.uint16]
@@ -78,6 +80,28 @@ class SessionContent:
     reports: list[SliceReport] = field(default_factory=list)
     image: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
+    window: Window | None = None
+
+    def take_over(self, session: Session, position: int | None = None, oldest: int | None = None) -> None:
+        """Put this in place of all that a session on the same image holds.
+
+        Parameters
+        ----------
+        session
+            Changed in place.
+        position, oldest
+            How many steps are done, and as far back as one can go; all of them when None.
+        """
+        done, n_steps = position, len(self.steps)
+        session.take_over(
+            self.labels,
+            self.steps,
+            n_steps if done is None else done,
+            n_steps if oldest is None else oldest,
+            self.reports,
+        )
+        windows = [tasks.window_of(step.action) for step in self.steps[:done]]
+        session.window = next((each for each in [*reversed(windows), self.window] if each), session.window)
 
 
 def session_path(labels: Path) -> Path:
@@ -87,35 +111,77 @@ def session_path(labels: Path) -> Path:
     return labels.with_name(f"{name[: len(name) - len(ending)]}{SUFFIX}")
 
 
-def session_to_json(session: Session) -> dict[str, Any]:
-    """Say a session as JSON values; nobody may change it meanwhile."""
-    volume, ledger = session.volume, session.ledger
-    keys = [
-        {"label": label, "slice": slice_to_json(where), "kind": marks[where]}
-        for label, marks in sorted(ledger.key_slices.items())
-        for where in sorted(marks)
-    ]
-    reports = [each for known in ledger.reports.values() for each in known.values()]
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A session as it is at one moment, to be written while it goes on.
+
+    Attributes
+    ----------
+    volume, labels, objects, key_slices, window, model_name
+        As of the session; what may change is copied.
+    reports : tuple of SliceReport
+        By label and slice.
+    steps : tuple of Step
+        All that are done.
+    device
+        Where the model computes, "" while nobody knows.
+    """
+
+    volume: Volume
+    labels: NDArray[np.uint16]
+    objects: tuple[ObjectPrompts, ...]
+    key_slices: Mapping[int, Mapping[SliceIndex, str]]
+    reports: tuple[SliceReport, ...]
+    steps: tuple[Step, ...]
+    window: Window
+    model_name: str
+    device: str
+
+    @classmethod
+    def of(cls, session: Session) -> Snapshot:
+        """Take one; in the thread that changes the session."""
+        ledger, journal = session.ledger, session.journal
+        reports = [each for known in ledger.reports.values() for each in known.values()]
+        return cls(
+            session.volume,
+            session.labels.copy(),
+            tuple(session.objects.values()),
+            {label: dict(marks) for label, marks in sorted(ledger.key_slices.items())},
+            tuple(sorted(reports, key=lambda each: (each.label, each.where))),
+            tuple(Step(step.action, list(step.changes)) for step in journal.steps[: journal.position]),
+            session.window,
+            session.model_name,
+            str(getattr(session.predictor, "device", "")),
+        )
+
+
+def session_to_json(state: Snapshot) -> dict[str, Any]:
+    """Say a session as JSON values."""
+    volume = state.volume
     return {
         "format": _FORMAT,
         "version": SESSION_SCHEMA_VERSION,
-        "written_by": _versions() | {"device": str(getattr(session.predictor, "device", ""))},
+        "written_by": _versions() | {"device": state.device},
         "image": {
             "name": Path(volume.source).name,
             "modality": volume.modality,
             "voxels": voxel_digest(volume),
         },
         "geometry": geometry_to_json(volume.geometry),
-        "window": [float(session.window.lower), float(session.window.upper), session.window.name],
-        "models": _models(session),
-        "objects": [object_to_json(thing) for thing in session.objects.values()],
-        "key_slices": keys,
-        "steps": [_step_to_json(step) for step in session.journal.steps[: session.journal.position]],
+        "window": [float(state.window.lower), float(state.window.upper), state.window.name],
+        "models": _models(state),
+        "objects": [object_to_json(thing) for thing in state.objects],
+        "key_slices": [
+            {"label": label, "slice": slice_to_json(where), "kind": marks[where]}
+            for label, marks in state.key_slices.items()
+            for where in sorted(marks)
+        ],
+        "steps": [_step_to_json(step) for step in state.steps],
         "review": [
             {"label": each.label, "slice": slice_to_json(each.where), **report_to_json(each)}
-            for each in sorted(reports, key=lambda each: (each.label, each.where))
+            for each in state.reports
         ],
-        "labels": _labels_to_json(session.labels),
+        "labels": _labels_to_json(state.labels),
     }
 
 
@@ -182,6 +248,7 @@ def content_from_json(document: Mapping[str, Any], volume: Volume) -> SessionCon
             [_report(value, n) for n, value in enumerate(listed(document["review"], "review"))],
             image,
             models if isinstance(models, dict) else {},
+            tasks.window_from_json(document.get("window"), "window"),
         )
         _check_objects(content, document["objects"], volume.geometry.shape)
         return content
@@ -205,12 +272,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _models(session: Session) -> dict[str, Any]:
+def _models(state: Snapshot) -> dict[str, Any]:
     """Which models were asked, and the digests of their weights."""
-    steps = session.journal.steps[: session.journal.position]
-    names = {str(step.action.details["model"]) for step in steps if "model" in step.action.details}
+    names = {str(step.action.details["model"]) for step in state.steps if "model" in step.action.details}
     # Steps do not say where a file of the user's own lies, the session does.
-    known = {tasks.shown_name(session.model_name): session.model_name}
+    known = {tasks.shown_name(state.model_name): state.model_name}
     return {name: {"weights": weights_digest(known.get(name, name))} for name in sorted(names)}
 
 

@@ -106,7 +106,7 @@ def parts_of(session: Session, action: Action) -> Iterator[SliceMask]:
 
 
 def shown_name(model_name: str) -> str:
-    """Return a model's name as a journal says it: without the folder that a file of the user's own lies in."""
+    """Return a model's name as a journal says it: without the folder of a file of the user's own."""
     family, equals, path = model_name.rpartition("=")
     return f"{family}{equals}{Path(path).name}"
 
@@ -119,14 +119,18 @@ def window_of(action: Action) -> Window | None:
     JournalError
         When what the action says is no window.
     """
-    given = action.details.get("window")
-    if given is None:
+    return window_from_json(action.details.get("window"), f"The window of step {action.run}")
+
+
+def window_from_json(value: Any, name: str) -> Window | None:
+    """Read [lower, upper, name]; None for None, JournalError when it is no window."""
+    if value is None:
         return None
     try:
-        lower, upper, name = given
-        return Window(float(lower), float(upper), str(name))
+        lower, upper, called = value
+        return Window(float(lower), float(upper), str(called))
     except (TypeError, ValueError):
-        raise JournalError(f"Step {action.run} has no usable window: {reprlib.repr(given)}.") from None
+        raise JournalError(f"{name} is not usable: {reprlib.repr(value)}.") from None
 
 
 def _rule(session: Session) -> Mapping[str, Any]:

@@ -26,6 +26,12 @@ def real_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(autouse=True)
+def _own_recovery_folder(monkeypatch, tmp_path):
+    """Work in progress of tests is not that of whoever runs them."""
+    monkeypatch.setenv("NAPARI_MEDSAM_RECOVERY", str(tmp_path / "recovery"))
+
+
 @pytest.fixture
 def viewer(monkeypatch, npe2pm):
     """A viewer without a window, the current one, that knows this plugin and no other."""

@@ -233,7 +233,9 @@ def test_redo_reaches_to_the_neighbouring_key_slices_and_no_further(carried):
 
 
 def test_redo_without_neighbours_goes_to_both_ends(carried):
-    assert sorted(part.where.index for part in carried.recompute(SliceIndex(0, 4), 1, ALWAYS)) == list(range(9))
+    assert sorted(part.where.index for part in carried.recompute(SliceIndex(0, 4), 1, ALWAYS)) == list(
+        range(9)
+    )
 
 
 def test_an_object_that_ends_earlier_now_leaves_nothing_behind(carried):

@@ -60,6 +60,7 @@ def replay(
     from napari_medsam.models.places import weights_digest
     from napari_medsam.session import Session
     from napari_medsam.session_file import (
+        Snapshot,
         content_from_json,
         read_document,
         session_path,
@@ -91,7 +92,7 @@ def replay(
             bar.advance(task)
     found = replaying.difference(again, content)
     write_output(output, again.labels, volume.geometry, again.objects.values(), image, series)
-    made = write_session(session_to_json(again), session_path(output))
+    made = write_session(session_to_json(Snapshot.of(again)), session_path(output))
     if as_json:
         print_json({"output": str(output), "session": str(made), "different_voxels": found.voxels})
         return

@@ -126,7 +126,7 @@ def run_demo(
     """
     from napari_medsam.export import Segmentation, write_segmentation
     from napari_medsam.session import Session
-    from napari_medsam.session_file import session_path, session_to_json, write_session
+    from napari_medsam.session_file import Snapshot, session_path, session_to_json, write_session
 
     def write(labels: NDArray, name: str) -> list[Path]:
         named = Segmentation.from_labels(labels, volume.geometry, names=phantom.names)
@@ -158,7 +158,7 @@ def run_demo(
 
     organs = tuple(_score(thing, phantom, session.labels, seconds[thing.label]) for thing in objects)
     segmentation, *more = write(session.labels, "segmentation.nii.gz")
-    more.append(write_session(session_to_json(session), session_path(segmentation)))
+    more.append(write_session(session_to_json(Snapshot.of(session)), session_path(segmentation)))
     picture = folder / "overview.png"
     scores = {organ.label: organ.dice for organ in organs}
     draw_overview(volume, session.labels, objects, scores, window=window).save(picture, optimize=True)

@@ -60,6 +60,14 @@ def _weakest_before(segmenter: Segmenter) -> None:
     segmenter.reviewing.walk(-1)
 
 
+def _undo(segmenter: Segmenter) -> None:
+    segmenter.past.undo()
+
+
+def _redo(segmenter: Segmenter) -> None:
+    segmenter.past.redo()
+
+
 def _save(segmenter: Segmenter) -> None:
     segmenter.save_requested.emit()
 
@@ -75,6 +83,8 @@ ACTIONS: tuple[tuple[str, str, Callable[[Segmenter], None], dict[type, str]], ..
     ("previous_object", "MedSAM: go to the object before", _previous, {ViewerModel: "Up"}),
     ("weakest", "MedSAM: go to the next slice to look at", _weakest, {ViewerModel: "J"}),
     ("weakest_before", "MedSAM: go back to the slice before", _weakest_before, {ViewerModel: "Shift+J"}),
+    ("undo", "MedSAM: take back the last step, whatever it was", _undo, {Image: "Ctrl+Z"}),
+    ("redo", "MedSAM: do again what was taken back", _redo, {Image: "Ctrl+Shift+Z"}),
     ("save", "MedSAM: save the label map beside the image", _save, {ViewerModel: "Ctrl+Shift+S"}),
 )
 """Name, description, what is done, and the key for each kind of layer (`ViewerModel`: whichever, or none)."""
@@ -96,8 +106,8 @@ def bind_prompt_keys(layer: Layer, segmenter: Segmenter) -> None:
     keys = {
         "B": segmenter.draw_box,
         "A": segmenter.accept,
-        "Control-Z": segmenter.undo,
-        "Control-Shift-Z": segmenter.redo,
+        "Control-Z": segmenter.past.undo,
+        "Control-Shift-Z": segmenter.past.redo,
     }
     if isinstance(layer, Shapes):
         keys["L"] = segmenter.draw_line

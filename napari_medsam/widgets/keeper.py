@@ -13,6 +13,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_medsam.export import is_nnunet
+from napari_medsam.recovery import recovery_folder
 from napari_medsam.widgets.label_files import voxels_path
 from napari_medsam.widgets.parts import may_replace
 from napari_medsam.widgets.pause import Pause
@@ -47,7 +48,7 @@ class Keeper(QObject):
         super().__init__()
         self.viewer = viewer
         self.worker = Worker(self)
-        self.segmenter = Segmenter(viewer, self.worker)
+        self.segmenter = Segmenter(viewer, self.worker, folder=recovery_folder())
         self.segmenter.saved.connect(self._tell_saved)
         self.segmenter.save_requested.connect(self.save)
         self.segmenter.progressed.connect(self._close_once_saved)
@@ -166,7 +167,7 @@ class Keeper(QObject):
         return True
 
     def _stop(self) -> None:
-        self.segmenter.ahead.look(None)
+        self.segmenter.end()
         self.worker.stop()
 
     def _window(self) -> QWidget | None:

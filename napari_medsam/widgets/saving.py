@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari_medsam.export import NnunetCase, is_nnunet, segmentation_of_objects, write_nnunet
 from napari_medsam.formats.common import replacing, told
 from napari_medsam.prompts import prompts_to_json
+from napari_medsam.session_file import session_path, session_to_json, write_session
 from napari_medsam.widgets.label_files import (
     DICOM,
     DICOM_ENDINGS,
@@ -23,6 +24,7 @@ from napari_medsam.widgets.label_files import (
 if TYPE_CHECKING:
     from napari_medsam.segments import Color
     from napari_medsam.session import Session
+    from napari_medsam.session_file import Snapshot
 
 SUFFIX = "_seg.nii.gz"
 PROMPTS_SUFFIX = ".prompts.json"
@@ -80,17 +82,20 @@ def path_of_kind(path: Path, ending: str, *, is_chosen: bool) -> Path:
 
 
 def save_session(
-    session: Session,
+    state: Snapshot,
     path: Path,
     colours: Mapping[int, Color] | None = None,
     series: str | None = None,
 ) -> Path:
-    """Write labels, names and colours, and the prompts as ``napari-medsam segment --prompts`` takes them.
+    """Write labels, names and colours; beside them the prompts, and how the labels were made.
+
+    The prompts are as ``napari-medsam segment --prompts`` takes them, the rest as ``napari-medsam replay``
+    does.
 
     Parameters
     ----------
-    session
-        May go on being changed: what is written is how it was when this began.
+    state
+        Of the session.
     path
         Its ending tells the format, as for `napari_medsam.export.write_segmentation`; a folder called
         Dataset123_Name becomes a training set for nnU-Net.
@@ -109,18 +114,17 @@ def save_session(
     VolumeError, SegmentationError
         When a file cannot be written; an older one is left as it was then.
     """
-    volume = session.volume
+    volume = state.volume
     check_target(path, [volume.source])
-    # Written and read back, the file has to equal something that nobody paints on meanwhile.
-    labels, objects = session.labels.copy(), list(session.objects.values())
-    named = segmentation_of_objects(labels, volume.geometry, objects, colours)
+    named = segmentation_of_objects(state.labels, volume.geometry, state.objects, colours)
     if is_nnunet(path):
         write_nnunet([NnunetCase(_plain(stem(Path(volume.source))), volume, named)], path)
     else:
         write(named, path, volume.source, series)
     beside = prompts_path(path)
     with told(beside, "written"), replacing(beside, ".json") as temporary:
-        temporary.write_text(prompts_to_json(objects, volume.geometry), encoding="utf-8")
+        temporary.write_text(prompts_to_json(state.objects, volume.geometry), encoding="utf-8")
+    write_session(session_to_json(state), session_path(path))
     return path
 
 

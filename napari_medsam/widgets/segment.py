@@ -19,9 +19,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medsam.session import ACCEPTED
+from napari_medsam.widgets import past
 from napari_medsam.widgets.actions import register_actions
 from napari_medsam.widgets.anatomy_panel import AnatomyPanel
 from napari_medsam.widgets.compare_panel import ComparePanel
+from napari_medsam.widgets.history_panel import HistoryPanel, OfferBar
 from napari_medsam.widgets.keeper import Keeper
 from napari_medsam.widgets.measure_panel import MeasurePanel
 from napari_medsam.widgets.messages import NO_IMAGE
@@ -51,7 +53,13 @@ TOOLS = {
     "fill": ("Fill", "Fill an area; the slice then is a key slice"),
 }
 PROMPT_TOOLS = 4
-RUNNING = {MODEL: "Loading the model...", SAVE: "Saving...", CORRECT: "Correcting..."}
+RUNNING = {
+    MODEL: "Loading the model...",
+    SAVE: "Saving...",
+    CORRECT: "Correcting...",
+    past.OPEN: "Opening the session...",
+    past.SAVE: "Saving the session...",
+}
 
 
 class SegmentWidget(QWidget):
@@ -75,6 +83,7 @@ class SegmentWidget(QWidget):
         self.hint = note()
         self.hint.setTextFormat(Qt.TextFormat.RichText)
         self.status = note()
+        self.offer = OfferBar(self.segmenter)
         self.objects = ObjectList(self.segmenter)
         self.panels: dict[str, Panel] = {
             "Propagate": PropagationPanel(self.segmenter),
@@ -82,6 +91,7 @@ class SegmentWidget(QWidget):
             "Correct": CorrectionPanel(self.segmenter),
             "Anatomy": AnatomyPanel(self.segmenter),
             "Measure": MeasurePanel(self.segmenter),
+            "History": HistoryPanel(self.segmenter),
             "Window": WindowPanel(self.segmenter),
             "Model": ModelPanel(self.segmenter),
             "Compare and adopt": ComparePanel(self.segmenter),
@@ -107,6 +117,7 @@ class SegmentWidget(QWidget):
         """Show how things are."""
         self.hint.setText(self._next_step())
         self.objects.refresh()
+        self.offer.refresh()
         for panel in self.panels.values():
             if panel.is_wanted:
                 panel.refresh()
@@ -138,6 +149,7 @@ class SegmentWidget(QWidget):
         column = QVBoxLayout(inner)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(8)
+        column.addWidget(self.offer)
         column.addWidget(self.hint)
         column.addLayout(self._tool_row())
         column.addWidget(self.candidates)
@@ -163,12 +175,14 @@ class SegmentWidget(QWidget):
         tip = "Choose place and format: NIfTI, 3D Slicer, DICOM SEG, ITK-SNAP, nnU-Net"
         self.save_as_button = button("As...", tip, self._save_as)
         self.accept = button("Accept slice  (A)", "Lock the object on this slice, or unlock it", self._accept)
-        undo = button("Undo", "Take back the last change of the mask on this slice (Ctrl+Z)", self._undo)
+        undo = button("Undo", "Take back the last step, whatever it was (Ctrl+Z)", self.segmenter.past.undo)
+        redo = button("Redo", "Do again what was taken back (Ctrl+Shift+Z)", self.segmenter.past.redo)
         below = QGridLayout()
         below.setContentsMargins(6, 0, 6, 4)
         for each, place in (
             (self.accept, (0, 0, 1, 2)),
-            (undo, (0, 2, 1, 2)),
+            (undo, (0, 2)),
+            (redo, (0, 3)),
             (self.save_button, (1, 0, 1, 3)),
             (self.save_as_button, (1, 3)),
         ):
@@ -254,9 +268,6 @@ class SegmentWidget(QWidget):
 
     def _accept(self) -> None:
         self.segmenter.accept()
-
-    def _undo(self) -> None:
-        self.segmenter.undo()
 
     def _chooser(self, number: int) -> Callable[[object], None]:
         # napari asks every function that a key is bound to for its name, which a partial has not.

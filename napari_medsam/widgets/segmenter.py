@@ -5,25 +5,27 @@ Computing goes to a `Runner`, and every result is written here, in the GUI threa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from napari.utils.notifications import show_info, show_warning
+from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_medsam import tasks
 from napari_medsam.prompts import PromptError
 from napari_medsam.segments import SegmentationError
 from napari_medsam.session import ACCEPTED, Session
+from napari_medsam.session_file import Snapshot
 from napari_medsam.volume import GeometryError, VolumeError
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.actions import bind_prompt_keys
 from napari_medsam.widgets.ahead import Ahead
 from napari_medsam.widgets.layers import SessionLayers
 from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D, OUTSIDE, UNTRAINED, tell
+from napari_medsam.widgets.past import Past
 from napari_medsam.widgets.prompting import Prompting
 from napari_medsam.widgets.reviewing import Reviewing
 from napari_medsam.widgets.runner import Priority, Runner
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_medsam.export import Resampling
-    from napari_medsam.journal import Action, Step
+    from napari_medsam.journal import Action
     from napari_medsam.propagation import SliceMask
     from napari_medsam.windowing import Window
 
@@ -52,6 +54,10 @@ class Segmenter:
         With or without a window.
     runner
         Who computes.
+    model
+        Who is asked; the default model when None.
+    folder
+        Where work in progress is kept; nowhere when None.
 
     Attributes
     ----------
@@ -65,6 +71,8 @@ class Segmenter:
         Turns prompts into masks.
     reviewing
         Leads to the slices that want a look.
+    past
+        Goes back and forth in what was done, and keeps it from being lost.
     saved : Signal(Path)
         A label map was written.
     save_requested : Signal()
@@ -76,7 +84,13 @@ class Segmenter:
     saved = Signal(Path)
     save_requested = Signal()
 
-    def __init__(self, viewer: ViewerModel, runner: Runner, model: SharedModel | None = None) -> None:
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        runner: Runner,
+        model: SharedModel | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.viewer, self.runner = viewer, runner
         self.model = model or SharedModel()
         self.layers: SessionLayers | None = None
@@ -84,6 +98,7 @@ class Segmenter:
         self.prompting.ended.connect(self.changed.emit)
         self.ahead = Ahead(runner, self.model)
         self.reviewing = Reviewing(self)
+        self.past = Past(self, folder)
         self.changed.connect(lambda: self.ahead.look(self.layers))
         self._all: list[SessionLayers] = []
         viewer.layers.selection.events.active.connect(self._on_active)
@@ -116,6 +131,7 @@ class Segmenter:
             known.selected.connect(lambda label: self._on_slice())
             known.said.connect(show_warning)
             self._all.append(known)
+            self.past.follow(known)
             if planes.UNKNOWN_SIZE in volume.notes:
                 show_warning(planes.UNKNOWN_SIZE)
         self.layers = known
@@ -175,14 +191,6 @@ class Segmenter:
         if self.layers is not None:
             self.stop()
             self.layers.remove(label, into)
-
-    def undo(self) -> None:
-        """Take back the last step, whatever it was; what is being computed is given up."""
-        self._travel(SessionLayers.undo, "There is nothing to take back.")
-
-    def redo(self) -> None:
-        """Do again what was taken back last."""
-        self._travel(SessionLayers.redo, "There is nothing to do again.")
 
     def propagate(self, first: int, last: int) -> None:
         """Carry the current object through slices `first` to `last` along the axis across the screen."""
@@ -301,9 +309,14 @@ class Segmenter:
         target = path or (None if layers is None else default_path(layers.session))
         if layers is None or target is None:
             return False
-        work = partial(save_session, layers.session, target, layers.masks.colours(), layers.series)
+        state = Snapshot.of(layers.session)
+        work = partial(save_session, state, target, layers.masks.colours(), layers.series)
         # What is changed while the file is being written is unsaved again.
         layers.unsaved = False
+
+        def receive(path: Path) -> None:
+            self.past.saved(layers)
+            self.saved.emit(path)
 
         def end(error: Exception | None) -> None:
             if error is not None:
@@ -311,8 +324,14 @@ class Segmenter:
             self._end(error)
 
         self.progressed.emit(SAVE, 0, 0)
-        self.runner.submit((SAVE, id(layers)), lambda: iter([work()]), self.saved.emit, end)
+        self.runner.submit((SAVE, id(layers)), lambda: iter([work()]), receive, end)
         return True
+
+    def end(self) -> None:
+        """Delete what is kept on disk: whoever closes the window has saved the work or does not want it."""
+        self.ahead.look(None)
+        for each in self._all:
+            self.past.forget(each)
 
     def close(self) -> None:
         """Follow the viewer no more."""
@@ -322,16 +341,8 @@ class Segmenter:
         self.viewer.dims.events.current_step.disconnect(self._on_slice)
         self.viewer.dims.events.order.disconnect(self._on_slice)
         for each in self._all:
+            self.past.forget(each, keep=each.unsaved)
             each.close()
-
-    def _travel(self, go: Callable[[SessionLayers], Step | None], nothing: str) -> None:
-        layers = self.layers
-        if layers is not None:
-            self.stop()
-            self.prompting.give_up()
-            if go(layers) is None:
-                show_info(nothing)
-            self.changed.emit()
 
     def _draw(self, kind: str, mode: str) -> None:
         layers = self._ready(kind)
@@ -404,6 +415,7 @@ class Segmenter:
             return
         if not gone.unsaved:
             self._all.remove(gone)
+            self.past.forget(gone)
             gone.close()
         if self.layers is gone:
             self.layers = None

@@ -95,11 +95,11 @@ def test_two_images_with_one_default_place_do_not_overwrite_each_other(
     second = add_scan(keeper, qtbot, tmp_path / "scan.nii.gz", 2)
     entered, go_on = threading.Event(), threading.Event()
 
-    def slow(session, path, *looks):
-        if session is first.session:
+    def slow(state, path, *looks):
+        if state.volume is first.session.volume:
             entered.set()
             assert go_on.wait(30)
-        return save_session(session, path, *looks)
+        return save_session(state, path, *looks)
 
     monkeypatch.setattr(segmenter_module, "save_session", slow)
     assert keeper.save(first)

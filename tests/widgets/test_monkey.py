@@ -112,7 +112,7 @@ class Monkey(RuleBasedStateMachine):
 
     @rule()
     def undo(self):
-        self.segmenter.undo()
+        self.segmenter.past.undo()
 
     @precondition(lambda self: self.layers.labels is not None)
     @rule()

@@ -246,7 +246,7 @@ def test_painting_makes_a_key_slice_that_propagation_leaves_alone(segmenter, vie
 
 def test_undo_takes_back_a_mask_and_the_counts_follow(segmenter):
     draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
-    segmenter.undo()
+    segmenter.past.undo()
     assert not segmenter.layers.session.labels.any()
     assert segmenter.layers.census.voxels(1) == 0
     assert segmenter.layers.session.key_slices.get(1, {}) == {}
@@ -364,7 +364,7 @@ def test_undo_in_the_3d_view_is_counted(segmenter):
     layers = segmenter.layers
     assert layers.census.voxels(1) > 0
     segmenter.viewer.dims.ndisplay = 3
-    segmenter.undo()
+    segmenter.past.undo()
     assert not layers.session.labels.any()
     assert layers.census.voxels(1) == 0
 
@@ -420,7 +420,7 @@ def test_work_that_could_not_be_saved_stays_unsaved(segmenter, tmp_path, said):
 def test_undo_turns_to_the_slice_that_it_changes(segmenter, viewer):
     draw(segmenter, SliceIndex(0, 5), (8, 12, 22, 38))
     viewer.dims.set_point(0, 6 * 3.0)
-    segmenter.undo()
+    segmenter.past.undo()
     assert not segmenter.layers.session.labels.any()
     assert segmenter.layers.census.voxels(1) == 0
     assert segmenter.layers.where == SliceIndex(0, 5)
@@ -434,19 +434,21 @@ def test_undo_and_redo_go_through_delete_accept_and_prompts(segmenter):
     segmenter.accept()
     segmenter.remove(1)
     assert not session.labels.any()
-    segmenter.undo()
+    segmenter.past.undo()
     np.testing.assert_array_equal(session.labels, expected(5))
     assert (session.objects[1].slices, session.key_slices[1]) == (prompts, {where: ACCEPTED})
     assert segmenter.layers.census.voxels(1) == 200
-    segmenter.undo()
+    segmenter.past.undo()
     assert session.key_slices[1] == {}
-    segmenter.undo()
-    assert not session.labels.any() and not session.objects[1].slices
+    segmenter.past.undo()
+    assert not session.labels.any()
+    assert not session.objects[1].slices
     assert len(segmenter.layers.boxes.data) == 0
     for _ in range(3):
-        segmenter.redo()
-    assert not session.labels.any() and not session.key_slices[1] and not session.objects[1].slices
-    segmenter.undo()
+        segmenter.past.redo()
+    assert not session.labels.any()
+    assert session.objects[1].slices == session.key_slices[1] == {}
+    segmenter.past.undo()
     np.testing.assert_array_equal(session.labels, expected(5))
     assert len(segmenter.layers.boxes.data) == 1
 
@@ -460,7 +462,7 @@ def test_undo_of_a_brush_through_slices_is_counted(segmenter, viewer):
     census = segmenter.layers.census
     assert census.slices(1) != [5]
     viewer.dims.set_point(0, 1 * 3.0)
-    segmenter.undo()
+    segmenter.past.undo()
     np.testing.assert_array_equal(segmenter.layers.session.labels, expected(5))
     assert (census.voxels(1), census.slices(1)) == (200, [5])
 
