@@ -179,7 +179,7 @@ class Session(RecordedState):
             slices[where] = prompts
         with self.within(Do.PROMPT, label, where):
             if known.slices.get(where) != prompts:
-                self.ledger.doubt(label, where)
+                self.ledger.report(label, where, None)
             self.set_object(label, replace(known, name=name or known.name, slices=slices))
 
     def segment(self, where: SliceIndex, label: int) -> SliceMask:

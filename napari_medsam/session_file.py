@@ -25,7 +25,7 @@ from napari_medsam import __version__, tasks
 from napari_medsam.export import SUFFIXES
 from napari_medsam.formats.common import replacing, told
 from napari_medsam.geometry import VolumeError
-from napari_medsam.journal import REPORT, Change, FactChange, JournalError, PartWritten, Step, VoxelChange
+from napari_medsam.journal import Change, FactChange, JournalError, PartWritten, Step, VoxelChange
 from napari_medsam.journal.json_form import (
     action_from_json,
     action_to_json,
@@ -283,18 +283,13 @@ def _models(state: Snapshot) -> dict[str, Any]:
 def _step_to_json(step: Step) -> dict[str, Any]:
     """Say a step; of what can be computed again, how many masks were written instead of their voxels."""
     said: list[dict[str, Any]] = []
-    for change in step.changes:
-        if isinstance(change, FactChange):
-            if change.kind != REPORT:
-                said.append({k: v for k, v in change_to_json(change).items() if k != "before"})
-        elif isinstance(change, VoxelChange):
-            if not step.action.kind.is_computed:
-                said.append(change_to_json(change))
-        elif step.action.kind.is_computed:
-            if said and "written" in said[-1]:
-                said[-1]["written"] += 1
-            else:
-                said.append({"written": 1})
+    for change in step.lasting:
+        if isinstance(change, PartWritten) and said and "written" in said[-1]:
+            said[-1]["written"] += 1
+        elif isinstance(change, FactChange):
+            said.append({key: part for key, part in change_to_json(change).items() if key != "before"})
+        else:
+            said.append(change_to_json(change))
     return {**action_to_json(step.action), "changes": said}
 
 

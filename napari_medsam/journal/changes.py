@@ -203,6 +203,17 @@ class Step:
         return sum(change.n_bytes for change in self.changes)
 
     @property
+    def lasting(self) -> list[Change]:
+        """What it takes to do the step again: not what computing it again brings by itself."""
+        return [change for change in self.changes if self._is_lasting(change)]
+
+    def _is_lasting(self, change: Change) -> bool:
+        is_computed = self.action.kind.is_computed
+        if isinstance(change, FactChange):
+            return change.kind != REPORT or change.after is None or not is_computed
+        return isinstance(change, PartWritten) == is_computed
+
+    @property
     def voxels(self) -> list[VoxelChange]:
         """Changes of the label map."""
         return [change for change in self.changes if isinstance(change, VoxelChange)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_medsam.journal.changes import REPORT, Action, Change, Do, FactChange, Step, VoxelChange
+from napari_medsam.journal.changes import Action, Change, Do, FactChange, Step
 
 if TYPE_CHECKING:
     from napari_medsam.prompts import SliceIndex
@@ -135,18 +135,9 @@ class Journal:
     def _keep_from(self, oldest: int) -> None:
         for step in self.steps[self.oldest : oldest]:
             self.n_bytes -= step.n_bytes
-            step.changes = _without_past(step)
+            step.changes = [
+                replace(change, before=None) if isinstance(change, FactChange) else change
+                for change in step.lasting
+            ]
             self.n_bytes += step.n_bytes
         self.oldest = oldest
-
-
-def _without_past(step: Step) -> list[Change]:
-    """Keep what it takes to do a step again, which is less than to take it back."""
-    kept: list[Change] = []
-    for change in step.changes:
-        if isinstance(change, VoxelChange):
-            if not step.action.kind.is_computed:
-                kept.append(change)
-        elif not (isinstance(change, FactChange) and change.kind == REPORT):
-            kept.append(replace(change, before=None) if isinstance(change, FactChange) else change)
-    return kept

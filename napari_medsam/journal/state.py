@@ -185,8 +185,9 @@ class RecordedState:
                 self._record(found)
         elif change.kind == OBJECT:
             self.set_object(change.label, change.after)  # type: ignore[arg-type]
-        elif change.where is not None and change.kind == KEY:
-            self.ledger.mark(change.label, change.where, change.after)  # type: ignore[arg-type]
+        elif change.where is not None:
+            put = self.ledger.mark if change.kind == KEY else self.ledger.report
+            put(change.label, change.where, change.after)  # type: ignore[arg-type]
 
     def _record(self, change: Change) -> None:
         self.journal.record(self._action or self.journal.action(Do.CHANGE), change)

@@ -46,29 +46,28 @@ class Ledger:
 
     def note(self, part: SliceMask) -> None:
         """Remember score and reason of a mask that was written."""
-        reports = self.reports.setdefault(part.label, {})
-        known = reports.get(part.where)
+        known = self.reports.get(part.label, {}).get(part.where)
         if part.reason == PROMPT and not part.mask.any():
             # The prompts were taken away, or the model found nothing: there is no answer to keep.
-            self.doubt(part.label, part.where)
+            self.report(part.label, part.where, None)
         elif SliceReport.of(part).is_carried and self.answer(part.label, part.where):
             # Nothing that is carried is written there.
             return
         elif part.reason != CLEARED:
-            self._set("report", reports, part.label, part.where, SliceReport.of(part))
+            self.report(part.label, part.where, SliceReport.of(part))
         elif known is not None and not known.stopped:
-            self.doubt(part.label, part.where)
+            self.report(part.label, part.where, None)
 
-    def doubt(self, label: int, where: SliceIndex) -> None:
-        """Forget what is known of a mask that was written."""
-        self._set("report", self.reports.setdefault(label, {}), label, where, None)
+    def report(self, label: int, where: SliceIndex, known: SliceReport | None) -> None:
+        """Put what is known of a mask in place of what was known before; None to forget it."""
+        self._set("report", self.reports.setdefault(label, {}), label, where, known)
 
     def forget(self, label: int) -> None:
         """Forget an object."""
         for where in [*self.key_slices.get(label, {})]:
             self.mark(label, where, None)
         for where in [*self.reports.get(label, {})]:
-            self.doubt(label, where)
+            self.report(label, where, None)
         self.key_slices.pop(label, None)
         self.reports.pop(label, None)
 

@@ -104,6 +104,7 @@ class LabelLayer:
         census = Census(len(found), found)
         names, terms = names_of(layer.features), terms_of(layer.metadata)
         objects = [ObjectPrompts(n, names.get(n, ""), term=terms.get(n)) for n in census.labels]
+        objects = objects or [ObjectPrompts(1)]
         self.leave()
         if not (isinstance(layer.data, np.ndarray) and np.shares_memory(found, layer.data)):
             layer.data = found if layer.ndim == 3 else found[0]
@@ -181,7 +182,7 @@ class LabelLayer:
         self._show_moved(set(self.session.objects))
 
     def forget_undo(self) -> None:
-        """Let napari's own undo not change what the session's has changed."""
+        """Let napari's own undo, which knows one slice and no prompts, find nothing: the session's has it."""
         if self.layer is not None:
             mode = self.layer.mode
             # napari forgets the history of a layer that cannot be edited.
@@ -222,7 +223,7 @@ class LabelLayer:
         a key slice; what came otherwise does not.
         """
         by_hand = by_hand or self._in_stroke
-        if by_hand and (self._seen is None or (self.layer and self.layer.n_edit_dimensions > FLAT)):
+        if by_hand and self._is_everywhere:
             return self._notice_everywhere()
         if self._seen is None:
             return False
@@ -238,6 +239,11 @@ class LabelLayer:
                 self.session.painted(where, before, after)
                 self._tell({label: [where] for label in touched}, by_hand)
         return bool(touched)
+
+    @property
+    def _is_everywhere(self) -> bool:
+        """Whether a stroke may change slices that are not on screen."""
+        return self._seen is None or (self.layer is not None and self.layer.n_edit_dimensions > FLAT)
 
     def _notice_everywhere(self) -> bool:
         """Find out what a stroke through all slices, or in the 3D view, has changed."""
@@ -269,10 +275,10 @@ class LabelLayer:
             indices = {z for each in step.voxels for z in range(each.start[0], each.start[0] + each.shape[0])}
             touched = self.census.recount(self.session.labels, sorted(indices))
             self._show_moved({step.action.label, *touched} - {0})
-            self.forget_undo()
         return step
 
     def _show_moved(self, touched: set[int]) -> None:
+        self.hidden &= set(self.session.objects)
         self.describe()
         self.refresh()
         self._look()
@@ -372,14 +378,18 @@ class LabelLayer:
         self.edited.emit(set())
 
     def _on_paint(self, event: Any = None) -> None:
-        if not self._ours and not self.notice(by_hand=True):
-            # Outside of a stroke of the mouse, napari tells before it paints.
-            self._about_to_paint = True
+        if self._ours:
+            return
+        # Outside of a stroke of the mouse, napari tells before it paints.
+        self._about_to_paint = not self.notice(by_hand=True)
+        if not self._about_to_paint or not self._is_everywhere:
+            self.forget_undo()
 
     def _on_painted(self, event: Any = None) -> None:
         if self._about_to_paint and not self._ours:
             self._about_to_paint = False
             self.notice(by_hand=True)
+            self.forget_undo()
 
     def _on_shown(self, event: Any = None) -> None:
         if self._ours:

@@ -282,6 +282,9 @@ class SessionLayers:
         if self.session.labels.any():
             self.label_layer()
         self.masks.restored()
+        if not self.session.objects:
+            self._any_object()
+            self.session.journal.close()
         self.select(self._any_object())
         self.unsaved = True
 

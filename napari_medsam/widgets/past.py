@@ -132,12 +132,8 @@ class Past:
         """Take back, or do again, until so many steps are done."""
 
         def go(layers: SessionLayers) -> bool:
-            journal = layers.session.journal
-            while journal.position != position:
-                step = layers.undo() if journal.position > position else layers.redo()
-                if step is None:
-                    return False
-            return True
+            steps = position - layers.session.journal.position
+            return all((layers.undo() if steps < 0 else layers.redo()) is not None for _ in range(abs(steps)))
 
         self._travel(go, NOTHING_BEFORE)
 

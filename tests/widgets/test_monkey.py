@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from bright_model import BrightModel
@@ -16,6 +19,10 @@ from napari.layers import Image, Labels, Layer
 
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex
+from napari_medsam.recovery import Autosave, leftovers
+from napari_medsam.replay import difference, replay
+from napari_medsam.session import Session
+from napari_medsam.session_file import Snapshot, content_from_json, session_to_json
 from napari_medsam.volume import Geometry, Volume
 from napari_medsam.widgets.contrib import image_layer
 from napari_medsam.widgets.planes import box_corners, show_slice
@@ -27,6 +34,20 @@ SHAPE = (6, 16, 20)
 STEPS = int(os.environ.get("NAPARI_MEDSAM_MONKEY_STEPS", "40"))
 EXAMPLES = int(os.environ.get("NAPARI_MEDSAM_MONKEY_EXAMPLES", "3"))
 share = st.floats(0, 1)
+
+
+def state(session):
+    """What is true of a session, with all that a person can see or a file says of it."""
+    return (
+        session.labels.copy(),
+        dict(session.objects),
+        {label: dict(marks) for label, marks in session.key_slices.items() if marks},
+    )
+
+
+def assert_same(found, expected):
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert found[1:] == expected[1:]
 
 
 class Monkey(RuleBasedStateMachine):
@@ -42,6 +63,8 @@ class Monkey(RuleBasedStateMachine):
         model.replace("bright", SlicePredictor(BrightModel()))
         self.segmenter = Segmenter(self.viewer, DirectRunner(), model)
         self.layers.session.window = Window(0.0, 1.0, "all")
+        self.volume, self.folder = volume, TemporaryDirectory()
+        self.autosave = Autosave(self.layers.session, Path(self.folder.name), "scan")
 
     @property
     def layers(self):
@@ -114,10 +137,17 @@ class Monkey(RuleBasedStateMachine):
     def undo(self):
         self.segmenter.past.undo()
 
-    @precondition(lambda self: self.layers.labels is not None)
     @rule()
     def redo(self):
+        self.segmenter.past.redo()
+
+    @precondition(lambda self: self.layers.labels is not None)
+    @rule()
+    def undo_by_napari(self):
+        before = self.layers.session.labels.copy()
+        self.layers.labels.undo()
         self.layers.labels.redo()
+        np.testing.assert_array_equal(self.layers.session.labels, before)
 
     @rule(number=st.integers(0, 2))
     def choose_candidate(self, number):
@@ -199,6 +229,44 @@ class Monkey(RuleBasedStateMachine):
     @rule()
     def adopt_labels(self):
         self.segmenter.use_labels(next(each for each in self.viewer.layers if isinstance(each, Labels)))
+
+    def teardown(self):
+        """All of it can be found again after a crash, made again, taken back, and done again."""
+        session = self.layers.session
+        end = state(session)
+        self.autosave.flush()
+        self.autosave.close(keep=True)
+        self.recovered(end)
+        self.replayed(end)
+        oldest = session.journal.oldest
+        n_done = session.journal.position
+        for position in reversed(range(oldest, n_done)):
+            self.segmenter.past.undo()
+            assert session.journal.position == position
+            self.the_list_is_what_the_labels_say()
+            self.the_layers_show_the_current_object()
+        self.segmenter.past.go_to(n_done)
+        assert_same(state(session), end)
+        self.folder.cleanup()
+
+    def recovered(self, end):
+        journal = self.layers.session.journal
+        if not end[0].any() and journal.position == journal.oldest == len(journal.steps):
+            return
+        (found,) = leftovers(Path(self.folder.name), self.volume, "scan")
+        session = Session(self.volume, SlicePredictor(BrightModel()))
+        found.take_over(session)
+        found.discard()
+        assert_same(state(session), end)
+
+    def replayed(self, end):
+        document = json.loads(json.dumps(session_to_json(Snapshot.of(self.layers.session))))
+        content = content_from_json(document, self.volume)
+        session = Session(self.volume, SlicePredictor(BrightModel()))
+        for _ in replay(session, content.steps):
+            pass
+        assert difference(session, content).voxels == 0
+        assert_same(state(session), end)
 
     @invariant()
     def the_list_is_what_the_labels_say(self):
