@@ -241,13 +241,12 @@ def content_from_json(document: Mapping[str, Any], volume: Volume) -> SessionCon
                 "This session was made on an image with other voxels: open the one that it belongs to"
                 + (f", {reprlib.repr(image['name'])}." if image.get("name") else ".")
             )
-        models = document.get("models", {})
         content = SessionContent(
             _labels_from_json(document["labels"], volume.geometry.shape),
             [_step_from_json(value, n) for n, value in enumerate(listed(document["steps"], "steps"))],
             [_report(value, n) for n, value in enumerate(listed(document["review"], "review"))],
             image,
-            models if isinstance(models, dict) else {},
+            _models_from_json(document.get("models", {})),
             tasks.window_from_json(document.get("window"), "window"),
         )
         _check_objects(content, document["objects"], volume.geometry.shape)
@@ -278,6 +277,13 @@ def _models(state: Snapshot) -> dict[str, Any]:
     # Steps do not say where a file of the user's own lies, the session does.
     known = {tasks.shown_name(state.model_name): state.model_name}
     return {name: {"weights": weights_digest(known.get(name, name))} for name in sorted(names)}
+
+
+def _models_from_json(value: Any) -> dict[str, Any]:
+    known = value if isinstance(value, dict) else {"": value}
+    for name, entry in known.items():
+        fields(entry, f"models.{reprlib.repr(name)}", {"weights"}, set())
+    return known
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:

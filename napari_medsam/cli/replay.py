@@ -58,6 +58,7 @@ def replay(
     """
     from napari_medsam import replay as replaying
     from napari_medsam.models.places import weights_digest
+    from napari_medsam.models.specs import MODELS
     from napari_medsam.session import Session
     from napari_medsam.session_file import (
         Snapshot,
@@ -69,9 +70,8 @@ def replay(
     )
     from napari_medsam.volume import read_volume
 
-    # Only a name counts, not a path: a session that came by mail must not open what it likes.
     document = read_document(session)
-    image = image or session.with_name(Path(str(document["image"].get("name") or "image")).name)
+    image = image or _beside(session, str(document["image"].get("name", "")))
     check_output(output, image, series)
     if session_path(output).exists() and session_path(output).samefile(session):
         raise ArgumentError(f"--output {output} would put another session in place of {session}.")
@@ -79,13 +79,17 @@ def replay(
     content = content_from_json(document, volume)
 
     def load(name: str) -> Predictor:
-        if model is None and not weights_digest(name):
-            raise ArgumentError(f"{session} asks the model {name}, which is not here: give it by --model.")
+        if model is None and name not in MODELS:
+            # A session that came by mail must not say which files are opened.
+            raise ArgumentError(
+                f"{session} asks the model {name!r}, which does not come with a name of this program: "
+                "give it by --model."
+            )
         return load_predictor(name, device, precision, engine, no_cache=no_cache)
 
     names = [name for name in content.models if model is None] or [model or "default"]
     again = Session(volume, load(names[0]), model_name=names[0])
-    others = [name for name, known in content.models.items() if known != {"weights": weights_digest(name)}]
+    others = [name for name in names if content.models.get(name) != {"weights": weights_digest(name)}]
     with progress_bar("steps") as bar:
         task = bar.add_task(session.name, total=len(content.steps))
         for _ in replaying.replay(again, content.steps, load if model is None else None):
@@ -104,3 +108,10 @@ def replay(
     else:
         say("Every voxel is as it was in the session.")
     say(f"Wrote {output} and {made}.")
+
+
+def _beside(session: Path, name: str) -> Path:
+    """Only a name counts, not a path: a session that came by mail must not open what it likes."""
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ArgumentError(f"{session} does not say which image it was made on: give it by --image.")
+    return session.with_name(name)

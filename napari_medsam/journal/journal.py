@@ -43,8 +43,8 @@ class Journal:
     Parameters
     ----------
     limit_bytes
-        When the steps take more than this, the oldest cannot be taken back any more. What a person did stays
-        known all the same, to be done again by `napari_medsam.replay`.
+        When the steps that can be taken back take more than this, the oldest cannot be any more. What it
+        takes to do them again, for `napari_medsam.replay`, stays known: a few hundred bytes for each.
 
     Attributes
     ----------
@@ -54,6 +54,8 @@ class Journal:
         How many of them are done; the others were taken back.
     oldest : int
         As far back as one can go.
+    n_bytes : int
+        What the steps take that can be taken back.
     follower : Follower or None
         Who is told what happens.
     """
@@ -107,7 +109,7 @@ class Journal:
         """Go on where an earlier journal ended."""
         self.steps = list(steps)
         self.position, self.oldest = position, oldest
-        self.n_bytes = sum(step.n_bytes for step in self.steps)
+        self.n_bytes = sum(step.n_bytes for step in self.steps[oldest:])
         self._runs = max((step.action.run for step in self.steps), default=0)
         self._forget()
 
@@ -139,5 +141,4 @@ class Journal:
                 replace(change, before=None) if isinstance(change, FactChange) else change
                 for change in step.lasting
             ]
-            self.n_bytes += step.n_bytes
         self.oldest = oldest

@@ -81,8 +81,9 @@ class RecordedState:
     def set_plane(self, where: SliceIndex, after: NDArray[np.uint16]) -> None:
         """Put labels (H, W) on a slice."""
         plane = where.take(self.labels)
-        self.painted(where, plane.copy(), after)
+        before = plane.copy()
         plane[...] = after
+        self.painted(where, before, after)
 
     def painted(self, where: SliceIndex, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> None:
         """Record that a slice, (H, W), has changed, whoever wrote it into the label map."""
