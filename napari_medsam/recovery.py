@@ -101,7 +101,6 @@ class Autosave:
         self._is_known = leftover is not None
         self._lock: BaseFileLock | None = leftover.lock if leftover else None
         self._queue: SimpleQueue[Any] = SimpleQueue()
-        self._idle = threading.Event()
         self._thread: threading.Thread | None = None
         if leftover is None:
             known = [thing for step in session.journal.steps for thing in (step.action, *step.changes)]
@@ -140,7 +139,11 @@ class Autosave:
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until all is on disk; return whether it is."""
-        return self._thread is None or self._idle.wait(timeout_s)
+        if self._thread is None:
+            return True
+        done = threading.Event()
+        self._queue.put(done)
+        return done.wait(timeout_s)
 
     def close(self, *, keep: bool) -> None:
         """Write no more; what is on disk goes unless it is to be kept."""
@@ -155,7 +158,6 @@ class Autosave:
             shutil.rmtree(self._place, ignore_errors=True)
 
     def _put(self, thing: Any) -> None:
-        self._idle.clear()
         self._queue.put(thing)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="napari-medsam-autosave", daemon=True)
@@ -163,24 +165,26 @@ class Autosave:
 
     def _work(self) -> None:
         waiting, is_told, is_last = b"", False, False
+        asked: list[threading.Event] = []
         while not is_last:
             things = self._next(RETRY_S if waiting else None)
             is_last = None in things
-            waiting += b"".join(_line(thing) for thing in things if thing is not None)
+            asked += [thing for thing in things if isinstance(thing, threading.Event)]
+            waiting += b"".join(_line(thing) for thing in things)
             try:
                 self._append(waiting)
+                waiting, is_told = b"", False
+                if not self._is_known and (is_last or self._queue.empty()):
+                    # Only now: reading a large volume takes longer than writing what was done.
+                    self._append(log_line({"digest": voxel_digest(self.session.volume)}))
+                    self._is_known = True
             except OSError as error:
                 if not is_told:
                     self._failed(error.strerror or type(error).__name__)
                 is_told = True
                 continue
-            waiting, is_told = b"", False
-            if self._queue.empty() and not self._is_known:
-                # Only now: reading a large volume takes longer than writing what was done.
-                self._is_known = True
-                self._queue.put({"digest": voxel_digest(self.session.volume)})
-            elif self._queue.empty():
-                self._idle.set()
+            while self._is_known and asked:
+                asked.pop().set()
 
     def _next(self, timeout_s: float | None) -> list[Any]:
         found = []
@@ -251,7 +255,8 @@ class Leftover:
     def take(self, line: dict[str, Any], name: str, volume: Volume) -> None:
         """Follow one more line of the log; an error of any kind when it does not fit."""
         steps = self.content.steps
-        self.is_saved = "saved" in line
+        if "digest" not in line:
+            self.is_saved = "saved" in line
         if "action" in line:
             del steps[self.position :]
             steps.append(Step(action_from_json(line["action"], name)))
@@ -345,7 +350,9 @@ def _line(thing: Any) -> bytes:
     if isinstance(thing, Action):
         return log_line({"action": action_to_json(thing)})
     if isinstance(thing, dict):
-        return log_line(thing) if thing else b""
+        return log_line(thing)
+    if thing is None or isinstance(thing, threading.Event):
+        return b""
     return log_line({"change": change_to_json(thing)})
 
 
