@@ -15,8 +15,8 @@ from hand import Hand, needs_display
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QMessageBox
+from scan_steps import SHAPE, click, drag_box, open_scan, propagate
 
-from napari_medsam.phantom import ct_torso
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.session import CORRECTED
 from napari_medsam.volume import read_labels
@@ -29,63 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-SHAPE = (24, 96, 96)
-
-
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory):
-    """A phantom as a file, and the box around its liver on one slice."""
-    import SimpleITK as sitk
-
-    phantom = ct_torso(0, SHAPE)
-    image = sitk.GetImageFromArray(phantom.volume.array)
-    image.SetSpacing(phantom.volume.geometry.spacing[::-1])
-    path = tmp_path_factory.mktemp("case") / "scan.nii.gz"
-    sitk.WriteImage(image, str(path))
-    liver = next(label for label, name in phantom.names.items() if name == "liver")
-    index = int((phantom.labels == liver).sum((1, 2)).argmax())
-    rows, columns = np.nonzero(phantom.labels[index] == liver)
-    return path, index, (rows.min() - 2, columns.min() - 2, rows.max() + 2, columns.max() + 2)
-
-
-@pytest.fixture
-def hand(qtbot):
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1280, 800)
-    made = Hand(viewer)
-    made.docks = []
-    made.wait()
-    yield made
-    for dock in made.docks:
-        made.until(lambda dock=dock: not dock.worker.is_busy)
-        for each in dock.segmenter.unsaved:
-            each.unsaved = False
-        dock.worker.stop()
-    viewer.close()
-
-
-def open_scan(hand, scan):
-    """Open the file, go to the slice, press B."""
-    path, index, _ = scan
-    (image,) = hand.viewer.open(path, plugin=PLUGIN)
-    hand.viewer.dims.set_current_step(0, index)
-    hand.key(Qt.Key.Key_B)
-    dock = hand.viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)[1]
-    hand.docks.append(dock)
-    hand.wait()
-    hand.viewer.reset_view()
-    hand.wait()
-    return image, dock
-
-
-def drag_box(hand, dock, image, box):
-    layers = dock.segmenter.layers
-    before = len(layers.session.objects[layers.label].slices)
-    hand.drag(hand.at(box[0], box[1], image), hand.at(box[2], box[3], image))
-    hand.until(lambda: not dock.worker.is_busy)
-    hand.wait()
-    assert len(layers.session.objects[layers.label].slices) >= max(1, before)
-    hand.until(lambda: layers.census.voxels(layers.label) > 0)
 
 
 def test_prompt_and_mask_are_shown_in_one_frame(hand, scan):
@@ -161,12 +104,6 @@ def test_from_file_to_saved_label_map_that_the_command_line_repeats(hand, scan):
     assert in_fresh_process("-c", COMPARE, saved, repeated) == f"{first} {second} True {same}"
 
 
-def propagate(hand, dock):
-    dock.segmenter.propagate(0, SHAPE[0] - 1)
-    hand.until(lambda: not dock.worker.is_busy)
-    hand.wait()
-
-
 def in_fresh_process(*arguments):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *map(str, arguments)], check=False, capture_output=True
@@ -227,13 +164,6 @@ def test_a_correction_and_its_undo(hand, scan):
     assert layers.session.key_slices[1] == {SliceIndex(0, index): CORRECTED}
     hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert layers.census.voxels(1) == before
-
-
-def click(hand, widget):
-    from qtpy.QtTest import QTest
-
-    QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
-    hand.wait()
 
 
 def test_points_undo_and_corrections_with_mouse_and_keys(hand, scan):
