@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +23,13 @@ from napari_medsam.journal.changes import (
     VoxelChange,
 )
 from napari_medsam.journal.journal import Journal
-from napari_medsam.propagation import Ledger
+from napari_medsam.prompts import ObjectPrompts, SliceIndex
+from napari_medsam.propagation import CORRECTED, Ledger
 
 if TYPE_CHECKING:
-    from napari_medsam.prompts import ObjectPrompts, SliceIndex
+    from napari_medsam.prompts import SlicePrompts
     from napari_medsam.propagation import SliceReport
+    from napari_medsam.terminology import Term
 
 
 class RecordedState:
@@ -70,6 +73,87 @@ class RecordedState:
         """Let what is changed meanwhile belong to the action under way, or else to one of this kind."""
         with self.doing(self._action or self.journal.action(kind, label, where)):
             yield
+
+    @property
+    def key_slices(self) -> dict[int, dict[SliceIndex, str]]:
+        """For each label, which of its slices are `CORRECTED` or `ACCEPTED`.
+
+        What is carried from slice to slice never changes the object there.
+        """
+        return self.ledger.key_slices
+
+    def add_object(self, name: str = "") -> int:
+        """Make room for one more object and return its label, one more than the largest there is.
+
+        Raises
+        ------
+        PromptError
+            When there are 65535 objects already, or the name cannot be written to a file.
+        """
+        label = max(self.objects, default=0) + 1
+        with self.within(Do.ADD, label):
+            self.set_object(label, ObjectPrompts(label, name))
+        return label
+
+    def rename(self, label: int, name: str, term: Term | None = None) -> None:
+        """Give an object a name, "" for none, and what it is in codes; those of an older name go.
+
+        Raises
+        ------
+        PromptError
+            When the name is too long or holds control characters.
+        """
+        with self.within(Do.RENAME, label):
+            self.set_object(label, replace(self.objects[label], name=name, term=term))
+
+    def remove_object(self, label: int, slices: Iterable[int] | None = None, into: int = 0) -> None:
+        """Take an object away, and its voxels with it.
+
+        Parameters
+        ----------
+        label
+            The object.
+        slices
+            Where along axis 0 its voxels are; all slices are searched when None.
+        into
+            Label that its voxels get: 0 for background, or another object that takes them over. Prompts are
+            not taken over, for they describe the part, not the whole; the slices that the part lies on become
+            key slices of the whole, so that carrying it on does not lose the part.
+        """
+        with self.within(Do.REMOVE, label):
+            for index in range(len(self.labels)) if slices is None else slices:
+                where = SliceIndex(0, index)
+                plane = where.take(self.labels)
+                if not (plane == label).any():
+                    continue
+                self.set_plane(where, np.where(plane == label, np.uint16(into), plane))
+                if into and where not in self.key_slices.get(into, {}):
+                    self.ledger.mark(into, where, CORRECTED)
+            self.set_object(label, None)
+            self.ledger.forget(label)
+
+    def mark(self, label: int, where: SliceIndex, kind: str | None) -> None:
+        """Make a slice a key slice of an object, `CORRECTED` or `ACCEPTED`, or none any more (None)."""
+        with self.within(Do.MARK, label, where):
+            self.ledger.mark(label, where, kind)
+
+    def add_prompts(self, label: int, where: SliceIndex, prompts: SlicePrompts, name: str = "") -> None:
+        """Set the prompts of one object on one slice; empty prompts take them away.
+
+        Raises
+        ------
+        PromptError
+            When the label or the slice is out of range.
+        """
+        where.checked(self.labels.shape)
+        known = self.objects.get(label, ObjectPrompts(label, name))
+        slices = {k: v for k, v in known.slices.items() if k != where}
+        if not prompts.is_empty:
+            slices[where] = prompts
+        with self.within(Do.PROMPT, label, where):
+            if known.slices.get(where) != prompts:
+                self.ledger.report(label, where, None)
+            self.set_object(label, replace(known, name=name or known.name, slices=slices))
 
     def set_object(self, label: int, thing: ObjectPrompts | None) -> None:
         """Put an object in place of what was known under its label; None takes it away."""

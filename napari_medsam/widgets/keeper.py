@@ -167,7 +167,7 @@ class Keeper(QObject):
         return True
 
     def _stop(self) -> None:
-        self.segmenter.end()
+        self.segmenter.close()
         self.worker.stop()
 
     def _window(self) -> QWidget | None:

@@ -103,8 +103,7 @@ class LabelLayer:
         found = label_map_of(layer, self.session.volume.geometry.shape)
         census = Census(len(found), found)
         names, terms = names_of(layer.features), terms_of(layer.metadata)
-        objects = [ObjectPrompts(n, names.get(n, ""), term=terms.get(n)) for n in census.labels]
-        objects = objects or [ObjectPrompts(1)]
+        objects = [ObjectPrompts(n, names.get(n, ""), term=terms.get(n)) for n in census.labels or [1]]
         self.leave()
         if not (isinstance(layer.data, np.ndarray) and np.shares_memory(found, layer.data)):
             layer.data = found if layer.ndim == 3 else found[0]
@@ -165,15 +164,13 @@ class LabelLayer:
         self._look()
         self.edited.emit({label, into} - {0})
 
-    def undo(self) -> Step | None:
-        """Take the last step of the session back, whatever it was; see `Session.undo`."""
-        self.notice()
-        return self._moved(self.session.undo())
-
-    def redo(self) -> Step | None:
-        """Do again what was taken back last; see `Session.redo`."""
-        self.notice()
-        return self._moved(self.session.redo())
+    def moved(self, step: Step) -> None:
+        """Show what was taken back, or done again."""
+        indices = {
+            z for each in step.voxels for z in range(*each.region[0].indices(len(self.session.labels)))
+        }
+        touched = self.census.recount(self.session.labels, sorted(indices))
+        self._show_moved({step.action.label, *touched} - {0})
 
     def restored(self) -> None:
         """Show labels that were put in place as a whole."""
@@ -248,8 +245,7 @@ class LabelLayer:
     def _notice_everywhere(self) -> bool:
         """Find out what a stroke through all slices, or in the 3D view, has changed."""
         labels, layer = self.session.labels, self.layer
-        if layer is None:
-            return False
+        assert layer is not None
         after = labels.copy()
         with self._ours:
             # napari does not say in a way that plugins can read what it changed, but it can take it back.
@@ -269,13 +265,6 @@ class LabelLayer:
         return self.session.doing(
             self.session.journal.action(Do.PAINT if by_hand else Do.CHANGE, label, where)
         )
-
-    def _moved(self, step: Step | None) -> Step | None:
-        if step is not None:
-            indices = {z for each in step.voxels for z in range(each.start[0], each.start[0] + each.shape[0])}
-            touched = self.census.recount(self.session.labels, sorted(indices))
-            self._show_moved({step.action.label, *touched} - {0})
-        return step
 
     def _show_moved(self, touched: set[int]) -> None:
         self.hidden &= set(self.session.objects)
@@ -392,10 +381,9 @@ class LabelLayer:
             self.forget_undo()
 
     def _on_shown(self, event: Any = None) -> None:
-        if self._ours:
-            return
-        self.notice()
-        self._look()
+        if not self._ours:
+            self.notice()
+            self._look()
 
     def _look(self) -> None:
         """Remember the labels of the slice on screen, to know afterwards what somebody changed there."""

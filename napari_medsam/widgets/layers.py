@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points, Shapes
 
     from napari_medsam.export import Resampling
-    from napari_medsam.journal import Step
     from napari_medsam.propagation import SliceMask
     from napari_medsam.terminology import Term
     from napari_medsam.widgets.census import Census
@@ -89,8 +88,8 @@ class SessionLayers:
         self.boxes: Shapes | None = None
         self.points: Points | None = None
         self.unsaved = False
-        self.edits = 0
-        self.label = self._any_object()
+        self.edits = self.label = 0
+        self.label = self.any_object()
         # There is no session without an object.
         session.journal.close()
         self._ours = OwnDoing()
@@ -199,7 +198,7 @@ class SessionLayers:
             made = Labels(data, **{**attributes, **self.placement("segmentation")}, opacity=0.5)
             self.masks.adopt(made, self.label)
             self.add(made, above=self.image)
-        self.select(self._any_object())
+        self.select(self.any_object())
         self.edited.emit(set(self.session.objects))
 
     def select(self, label: int) -> None:
@@ -228,7 +227,7 @@ class SessionLayers:
         # The object that takes its place goes with it again when that is taken back.
         with self.session.doing(self.session.journal.action(Do.REMOVE, label)):
             self.masks.remove(label, into)
-            self.select(into or self._any_object())
+            self.select(into or self.any_object())
         self.unsaved = True
 
     def name(self, label: int) -> str:
@@ -269,25 +268,6 @@ class SessionLayers:
         if marked == CORRECTED or (is_key and marked is None):
             self.session.mark(part.label, part.where, CORRECTED)
 
-    def undo(self) -> Step | None:
-        """Take back the last step, and turn to it; None when there is none."""
-        return self._turn_to(self.masks.undo())
-
-    def redo(self) -> Step | None:
-        """Do again what was taken back last, and turn to it; None when nothing was."""
-        return self._turn_to(self.masks.redo())
-
-    def restored(self) -> None:
-        """Show a session whose content was put in place as a whole."""
-        if self.session.labels.any():
-            self.label_layer()
-        self.masks.restored()
-        if not self.session.objects:
-            self._any_object()
-            self.session.journal.close()
-        self.select(self._any_object())
-        self.unsaved = True
-
     def close(self) -> None:
         """Leave the layers to the user: nothing is followed any more."""
         self.viewer.layers.events.removed.disconnect(self._on_removed)
@@ -327,27 +307,10 @@ class SessionLayers:
         spacing = self.session.volume.geometry.spacing
         return PromptView(self.boxes, self.points, where.axis if where else 0, spacing)
 
-    def _turn_to(self, step: Step | None) -> Step | None:
-        if step is None:
-            return None
-        known, label = self.session.objects, step.action.label
-        if self.session.labels.any():
-            # The user may have deleted it.
-            self.label_layer()
-        self.select(label if label in known else self.label if self.label in known else self._any_object())
-        self.unsaved = True
-        where = step.action.where
-        changed = sorted({each.start[0] for each in step.voxels})
-        if where is None and changed:
-            where = SliceIndex(0, changed[len(changed) // 2])
-        shown = self.where
-        is_seen = shown is None or (shown.index in changed if shown.axis == 0 else bool(changed))
-        if where is not None and where != shown and not is_seen:
-            planes.show_slice(self.viewer, self.image, where)
-        return step
-
-    def _any_object(self) -> int:
-        return next(iter(self.session.objects), None) or self.session.add_object()
+    def any_object(self) -> int:
+        """Return an object's label, of the current one if there is one; there is no session without any."""
+        known = self.session.objects
+        return self.label if self.label in known else next(iter(known), 0) or self.session.add_object()
 
     def _show_prompts(self) -> None:
         with self._ours:

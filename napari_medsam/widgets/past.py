@@ -23,6 +23,7 @@ from napari_medsam.session_file import (
     session_to_json,
     write_session,
 )
+from napari_medsam.widgets import planes
 from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.runner import Priority
 from napari_medsam.windowing import apply_window
@@ -122,18 +123,18 @@ class Past:
 
     def undo(self) -> None:
         """Take back the last step, whatever it was; what is being computed is given up."""
-        self._travel(lambda layers: layers.undo() is not None, NOTHING_BEFORE)
+        self._travel(lambda layers: _step(layers, -1), NOTHING_BEFORE)
 
     def redo(self) -> None:
         """Do again what was taken back last."""
-        self._travel(lambda layers: layers.redo() is not None, NOTHING_AFTER)
+        self._travel(lambda layers: _step(layers, 1), NOTHING_AFTER)
 
     def go_to(self, position: int) -> None:
         """Take back, or do again, until so many steps are done."""
 
         def go(layers: SessionLayers) -> bool:
             steps = position - layers.session.journal.position
-            return all((layers.undo() if steps < 0 else layers.redo()) is not None for _ in range(abs(steps)))
+            return all(_step(layers, steps) for _ in range(abs(steps)))
 
         self._travel(go, NOTHING_BEFORE)
 
@@ -166,7 +167,7 @@ class Past:
         offer.leftover.take_over(layers.session)
         self._kept[id(layers)] = self._autosave(layers, leftover=offer.leftover)
         self._forget_offer(layers)
-        layers.restored()
+        _show_restored(layers)
         self.segmenter.changed.emit()
 
     def discard(self) -> None:
@@ -213,7 +214,7 @@ class Past:
             content.take_over(layers.session)
             if self.folder is not None:
                 self._kept[id(layers)] = self._autosave(layers, document=document)
-            layers.restored()
+            _show_restored(layers)
 
         self.segmenter.progressed.emit(OPEN, 0, 0)
         self.segmenter.runner.submit(OPEN, work, receive, self._end)
@@ -270,6 +271,46 @@ class Past:
             if not go(layers):
                 show_info(nothing)
             self.segmenter.changed.emit()
+
+
+def _step(layers: SessionLayers, direction: int) -> bool:
+    """Take a step back (-1), or do it again (1), and turn to it; return whether there was one."""
+    layers.masks.notice()
+    session = layers.session
+    step = session.undo() if direction < 0 else session.redo()
+    if step is None:
+        return False
+    layers.masks.moved(step)
+    if layers.census.labels:
+        # The user may have deleted it.
+        layers.label_layer()
+    of_step = step.action.label in session.objects
+    layers.select(step.action.label if of_step else layers.any_object())
+    layers.unsaved = True
+    _turn_to(layers, step)
+    return True
+
+
+def _turn_to(layers: SessionLayers, step: Step) -> None:
+    where, shown = step.action.where, layers.where
+    changed = sorted({each.start[0] for each in step.voxels})
+    if where is None and changed:
+        where = SliceIndex(0, changed[len(changed) // 2])
+    is_seen = shown is None or (shown.index in changed if shown.axis == 0 else bool(changed))
+    if where is not None and where != shown and not is_seen:
+        planes.show_slice(layers.viewer, layers.image, where)
+
+
+def _show_restored(layers: SessionLayers) -> None:
+    """Show a session whose content was put in place as a whole."""
+    layers.masks.restored()
+    if layers.census.labels:
+        layers.label_layer()
+    if not layers.session.objects:
+        layers.any_object()
+        layers.session.journal.close()
+    layers.select(next(iter(layers.session.objects)))
+    layers.unsaved = True
 
 
 def _title(layers: SessionLayers, step: Step) -> str:

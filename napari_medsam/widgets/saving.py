@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_medsam.export import NnunetCase, is_nnunet, segmentation_of_objects, write_nnunet
 from napari_medsam.formats.common import replacing, told
 from napari_medsam.prompts import prompts_to_json
-from napari_medsam.session_file import session_path, session_to_json, write_session
+from napari_medsam.session_file import Snapshot, session_path, session_to_json, write_session
 from napari_medsam.widgets.label_files import (
     DICOM,
     DICOM_ENDINGS,
@@ -24,7 +25,8 @@ from napari_medsam.widgets.label_files import (
 if TYPE_CHECKING:
     from napari_medsam.segments import Color
     from napari_medsam.session import Session
-    from napari_medsam.session_file import Snapshot
+    from napari_medsam.widgets.layers import SessionLayers
+    from napari_medsam.widgets.runner import Runner
 
 SUFFIX = "_seg.nii.gz"
 PROMPTS_SUFFIX = ".prompts.json"
@@ -79,6 +81,35 @@ def path_of_kind(path: Path, ending: str, *, is_chosen: bool) -> Path:
     if path.name.lower().endswith(ending) and (ending != ".nrrd" or not path.name.endswith(".seg.nrrd")):
         return path
     return path.parent / f"{stem(path) if is_said else path.name}{ending}"
+
+
+def save_layers(
+    layers: SessionLayers,
+    path: Path,
+    runner: Runner,
+    receive: Callable[[Path], None],
+    end: Callable[[Exception | None], None],
+) -> None:
+    """Write a session's labels with names and prompts beside them, without holding up the window.
+
+    Parameters
+    ----------
+    layers
+        Of the session; what is changed while the file is being written is unsaved again.
+    path
+        Where to.
+    runner, receive, end
+        Who writes, and who is told the path and how it ended; see `Runner.submit`.
+    """
+    state = Snapshot.of(layers.session)
+    work = partial(save_session, state, path, layers.masks.colours(), layers.series)
+    layers.unsaved = False
+
+    def ended(error: Exception | None) -> None:
+        layers.unsaved = layers.unsaved or error is not None
+        end(error)
+
+    runner.submit(("save", id(layers)), lambda: iter([work()]), receive, ended)
 
 
 def save_session(

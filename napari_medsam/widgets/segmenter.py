@@ -5,7 +5,6 @@ Computing goes to a `Runner`, and every result is written here, in the GUI threa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from napari_medsam import tasks
 from napari_medsam.prompts import PromptError
 from napari_medsam.segments import SegmentationError
 from napari_medsam.session import ACCEPTED, Session
-from napari_medsam.session_file import Snapshot
 from napari_medsam.volume import GeometryError, VolumeError
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.actions import bind_prompt_keys
@@ -29,7 +27,7 @@ from napari_medsam.widgets.past import Past
 from napari_medsam.widgets.prompting import Prompting
 from napari_medsam.widgets.reviewing import Reviewing
 from napari_medsam.widgets.runner import Priority, Runner
-from napari_medsam.widgets.saving import default_path, save_session
+from napari_medsam.widgets.saving import default_path, save_layers
 from napari_medsam.widgets.shared_model import SharedModel, load_predictor
 
 if TYPE_CHECKING:
@@ -190,6 +188,7 @@ class Segmenter:
         """Delete an object, or merge it into another one; what is being computed for it is given up."""
         if self.layers is not None:
             self.stop()
+            self.prompting.give_up()
             self.layers.remove(label, into)
 
     def propagate(self, first: int, last: int) -> None:
@@ -216,8 +215,7 @@ class Segmenter:
 
     def stop(self) -> None:
         """Stop what is running after the slice that it is at; what was found stays."""
-        running = [self.runner.cancel(key) for key in (PROPAGATE, CORRECT)]
-        if any(running):
+        if sum(self.runner.cancel(key) for key in (PROPAGATE, CORRECT)):
             self.progressed.emit("", 0, 0)
 
     def correct(self, operation: str, *, whole: bool) -> None:
@@ -250,9 +248,6 @@ class Segmenter:
     def use_model(self, name: str) -> None:
         """Load another model and use it from now on; the old one stays when that fails."""
 
-        def work() -> Iterator[Any]:
-            yield load_predictor(name)
-
         def receive(predictor: Any) -> None:
             self.model.replace(name, predictor)
             for each in self._all:
@@ -260,18 +255,17 @@ class Segmenter:
             self.changed.emit()
 
         self.progressed.emit(MODEL, 0, 0)
-        self.runner.submit(MODEL, work, receive, self._end)
+        self.runner.submit(MODEL, lambda: iter([load_predictor(name)]), receive, self._end)
 
     def warm_up(self) -> None:
         """Load the model before it is needed."""
-
-        def work() -> Iterator[Any]:
-            yield self.model.predictor
-
-        def receive(predictor: Any) -> None:
-            self.changed.emit()
-
-        self.runner.submit(MODEL, work, receive, self._end, priority=Priority.BESIDE)
+        self.runner.submit(
+            MODEL,
+            lambda: iter([self.model.predictor]),
+            lambda predictor: self.changed.emit(),
+            self._end,
+            priority=Priority.BESIDE,
+        )
 
     def use_labels(self, layer: Labels, resample: Resampling | None = None) -> None:
         """Go on with a label layer of the user's own.
@@ -309,39 +303,25 @@ class Segmenter:
         target = path or (None if layers is None else default_path(layers.session))
         if layers is None or target is None:
             return False
-        state = Snapshot.of(layers.session)
-        work = partial(save_session, state, target, layers.masks.colours(), layers.series)
-        # What is changed while the file is being written is unsaved again.
-        layers.unsaved = False
 
         def receive(path: Path) -> None:
             self.past.saved(layers)
             self.saved.emit(path)
 
-        def end(error: Exception | None) -> None:
-            if error is not None:
-                layers.unsaved = True
-            self._end(error)
-
         self.progressed.emit(SAVE, 0, 0)
-        self.runner.submit((SAVE, id(layers)), lambda: iter([work()]), receive, end)
+        save_layers(layers, target, self.runner, receive, self._end)
         return True
 
-    def end(self) -> None:
-        """Delete what is kept on disk: whoever closes the window has saved the work or does not want it."""
-        self.ahead.look(None)
-        for each in self._all:
-            self.past.forget(each)
-
     def close(self) -> None:
-        """Follow the viewer no more."""
+        """Follow the viewer no more, and delete what was kept on disk: the work is saved, or not wanted."""
+        self.ahead.look(None)
         events = self.viewer.layers.selection.events.active, self.viewer.layers.events.removed
         for event, callback in zip(events, (self._on_active, self._on_removed), strict=True):
             event.disconnect(callback)
         self.viewer.dims.events.current_step.disconnect(self._on_slice)
         self.viewer.dims.events.order.disconnect(self._on_slice)
         for each in self._all:
-            self.past.forget(each, keep=each.unsaved)
+            self.past.forget(each)
             each.close()
 
     def _draw(self, kind: str, mode: str) -> None:

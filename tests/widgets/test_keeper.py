@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.volume import Geometry, Volume, read_labels
-from napari_medsam.widgets import segmenter as segmenter_module
+from napari_medsam.widgets import saving
 from napari_medsam.widgets.contrib import image_layer
 from napari_medsam.widgets.keeper import Keeper
 from napari_medsam.widgets.planes import box_corners
@@ -101,7 +101,7 @@ def test_two_images_with_one_default_place_do_not_overwrite_each_other(
             assert go_on.wait(30)
         return save_session(state, path, *looks)
 
-    monkeypatch.setattr(segmenter_module, "save_session", slow)
+    monkeypatch.setattr(saving, "save_session", slow)
     assert keeper.save(first)
     assert entered.wait(30)
     assert keeper.save(second)
