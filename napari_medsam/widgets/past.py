@@ -122,7 +122,7 @@ class Past:
         return self._offers.get(id(self.segmenter.layers))
 
     def undo(self) -> None:
-        """Take back the last step, whatever it was; what is being computed is given up."""
+        """Take back the last step, whatever it was; what is being carried or corrected is given up."""
         self._travel(lambda layers: _step(layers, -1), NOTHING_BEFORE)
 
     def redo(self) -> None:
@@ -267,7 +267,8 @@ class Past:
     def _travel(self, go: Callable[[SessionLayers], bool], nothing: str) -> None:
         layers = self.segmenter.layers
         if layers is not None:
-            self._stop()
+            self.segmenter.stop()
+            self.segmenter.prompting.drop()
             if not go(layers):
                 show_info(nothing)
             self.segmenter.changed.emit()

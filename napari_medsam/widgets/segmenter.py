@@ -188,7 +188,6 @@ class Segmenter:
         """Delete an object, or merge it into another one; what is being computed for it is given up."""
         if self.layers is not None:
             self.stop()
-            self.prompting.give_up()
             self.layers.remove(label, into)
 
     def propagate(self, first: int, last: int) -> None:
