@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from napari_medsam.widgets.layers import SessionLayers
 
+CHANGED = "was changed by another program since it was saved here"
+
 
 class Keeper(QObject):
     """The segmenter of one window and its thread.
@@ -57,6 +59,7 @@ class Keeper(QObject):
         self.segmenter.prompting.found.connect(self._pause.end)
         self.segmenter.prompting.ended.connect(self._pause.end)
         self._saved_to: dict[Path, SessionLayers] = {}
+        self._stamps: dict[Path, tuple[int, int]] = {}
         self._is_closing = False
         # Loading torch beside them would hold up dock and layers, which are being made just now.
         QTimer.singleShot(0, self.segmenter.warm_up)
@@ -107,6 +110,8 @@ class Keeper(QObject):
             target = self._ask(layers, target)
             if target is None:
                 return False
+        elif self._was_changed(target) and not may_replace(self._window(), "Save", [target], CHANGED):
+            return False
         if not is_nnunet(target):
             # The place that was chosen last is where Save goes from now on; a training set is no such place.
             self._saved_to.pop(target, None)
@@ -134,6 +139,10 @@ class Keeper(QObject):
             # Those of a file that is to be replaced go with it.
             unasked.append(prompts_path(path))
         return path if may_replace(self._window(), title, unasked) else None
+
+    def _was_changed(self, path: Path) -> bool:
+        """Whether another program has written to a file since it was saved here."""
+        return path.exists() and self._stamps.get(path, _stamp(path)) != _stamp(path)
 
     def _is_taken(self, path: Path) -> bool:
         """Whether another image's labels are there, or are being written there just now."""
@@ -175,6 +184,8 @@ class Keeper(QObject):
         return parent if isinstance(parent, QWidget) else None
 
     def _tell_saved(self, path: Path) -> None:
+        if path.exists():
+            self._stamps[path] = _stamp(path)
         show_info(f"Saved {path}")
 
     def _close_once_saved(self, what: str, *progress: Any) -> None:
@@ -184,3 +195,9 @@ class Keeper(QObject):
         self._is_closing = False
         if not self.segmenter.unsaved:
             window.close()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Tell one state of a file from another."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size

@@ -131,13 +131,15 @@ class Fold(QWidget):
             self.content.refresh()
 
 
-def may_replace(parent: QWidget | None, title: str, paths: Iterable[Path]) -> bool:
+def may_replace(
+    parent: QWidget | None, title: str, paths: Iterable[Path], reason: str = "is there already"
+) -> bool:
     """Ask before files that are there are replaced, where no dialog has asked; True without any."""
     there = next((path for path in paths if path.exists()), None)
     if there is None:
         return True
     buttons = QMessageBox.StandardButton
-    text = f"'{there}' is there already. Replace it?"
+    text = f"'{there}' {reason}. Replace it?"
     return QMessageBox.question(parent, title, text, buttons.Yes | buttons.No) == buttons.Yes
 
 

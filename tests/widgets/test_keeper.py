@@ -10,7 +10,7 @@ from bright_model import BrightModel
 from hand import needs_display
 from napari.components import ViewerModel
 from napari.layers import Image
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex
@@ -115,3 +115,27 @@ def test_two_images_with_one_default_place_do_not_overwrite_each_other(
         wait(keeper, qtbot)
     assert len(asked) == 1
     assert slices_in(tmp_path / "scan_seg.nii.gz") == [1]
+
+
+def test_a_file_that_another_program_has_changed_is_not_replaced_unasked(
+    keeper, qtbot, asked, tmp_path, monkeypatch
+):
+    layers = add_scan(keeper, qtbot, tmp_path / "scan.nii", 1)
+    target, questions = tmp_path / "scan_seg.nii.gz", []
+    assert keeper.save()
+    wait(keeper, qtbot)
+    answer = QMessageBox.StandardButton.No
+    monkeypatch.setattr(QMessageBox, "question", lambda *told: questions.append(told[2]) or answer)
+    assert keeper.save()
+    wait(keeper, qtbot)
+    assert questions == []
+    target.write_bytes(b"somebody else's")
+    layers.unsaved = True
+    assert not keeper.save()
+    assert questions == [f"'{target}' was changed by another program since it was saved here. Replace it?"]
+    assert (target.read_bytes(), layers.unsaved) == (b"somebody else's", True)
+    answer = QMessageBox.StandardButton.Yes
+    assert keeper.save()
+    wait(keeper, qtbot)
+    assert (read_labels(target).array[1] == 1).sum() == 100
+    assert asked == []
