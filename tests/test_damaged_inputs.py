@@ -145,3 +145,17 @@ def test_damaged_files_are_read_or_refused_with_one_sentence(tmp_path, sound_fil
     refused = sum(outcome["kind"] != "read" for outcome in outcomes)
     assert refused >= PER_KIND / 3, "the damage does not reach the reader"
     assert megabytes < MEGABYTES
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is limited with POSIX's setrlimit")
+def test_no_kind_of_file_does_harm_when_damaged():
+    """Labels, structure sets, tables, prompts, sessions and checkpoints too; more: benchmarks/fuzz.py."""
+    script = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--each", "10", "--seed", "7"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "190 inputs, 0 failures" in done.stdout

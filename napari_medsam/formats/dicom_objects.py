@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,19 +20,39 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-__all__ = ["dicom_library", "header_of", "referenced_series", "understood"]
+__all__ = ["WithinFile", "dicom_library", "header_of", "referenced_series", "understood"]
 
 _FAULTS = (
     ArithmeticError,
     AttributeError,
     EOFError,
     LookupError,
+    NotImplementedError,
     RuntimeError,
     TypeError,
     ValueError,
     struct.error,
 )
 """What pydicom and highdicom raise on files that are damaged or that leave out what they must say."""
+
+
+class WithinFile(BufferedReader):
+    """A file that is never asked for more than it holds: a damaged length may ask for gigabytes.
+
+    Parameters
+    ----------
+    path
+        Opened for reading.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most so many bytes, all that are left when negative."""
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def dicom_library(name: str) -> ModuleType:
@@ -78,16 +99,21 @@ def header_of(path: Path) -> Dataset:
     """
     pydicom = dicom_library("pydicom")
     try:
-        with understood():
-            return pydicom.dcmread(path, stop_before_pixels=True)
+        with understood(), WithinFile(path) as stream:
+            header = pydicom.dcmread(stream, stop_before_pixels=True)
+            # Elements are decoded when somebody asks for them: now, while errors are told.
+            list(header)
+            return header
     except pydicom.errors.InvalidDicomError:
         raise VolumeError("the content is not DICOM, expected a DICOM file.") from None
 
 
 def referenced_series(header: Dataset) -> tuple[str, ...]:
     """UIDs of the image series that a segmentation or structure set was made on, where it says so."""
-    found = [item.get("SeriesInstanceUID") for item in header.get("ReferencedSeriesSequence", [])]
-    for frame in header.get("ReferencedFrameOfReferenceSequence", []):
-        for study in frame.get("RTReferencedStudySequence", []):
-            found += [item.get("SeriesInstanceUID") for item in study.get("RTReferencedSeriesSequence", [])]
+    with understood():
+        found = [item.get("SeriesInstanceUID") for item in header.get("ReferencedSeriesSequence", [])]
+        for frame in header.get("ReferencedFrameOfReferenceSequence", []):
+            for study in frame.get("RTReferencedStudySequence", []):
+                series = study.get("RTReferencedSeriesSequence", [])
+                found += [item.get("SeriesInstanceUID") for item in series]
     return tuple(str(uid) for uid in found if uid)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.formats.dicom_objects import dicom_library, header_of, understood
+from napari_medsam.formats.dicom_objects import WithinFile, dicom_library, header_of, understood
 from napari_medsam.geometry import TOLERANCE_MM, Geometry, VolumeError
 from napari_medsam.segments import LONGEST_NAME, Color, Segment, Segmentation, default_color
 from napari_medsam.terminology import OTHER, Code, Term
@@ -131,7 +131,8 @@ def read_dicom_seg(path: Path) -> Segmentation:
     if header_of(path).get("Modality") != "SEG":
         raise VolumeError("it is no DICOM segmentation, expected one of modality SEG.")
     with understood():
-        seg = highdicom.seg.segread(path)
+        with WithinFile(path) as stream:
+            seg = highdicom.seg.segread(stream)
         grid = seg.get_volume_geometry(rtol=_UNEVEN)
         if grid is None:
             raise VolumeError("its frames are not one stack of evenly spaced slices, expected a volume.")

@@ -358,3 +358,21 @@ def test_real_series_gives_a_valid_segmentation(real_data: Path, tmp_path: Path)
     np.testing.assert_array_equal(found.flattened().labels, np.where(meant.labels > 0, expected, 0))
     verdict = subprocess.run([VALIDATOR, path], capture_output=True, text=True, check=False)
     assert [line for line in verdict.stderr.splitlines() if line.startswith("Error")] == []
+
+
+def test_a_length_that_lies_asks_for_no_memory_and_an_unknown_type_gets_one_sentence(tmp_path: Path) -> None:
+    """Found by benchmarks/fuzz.py: 4 GB were asked for, and pydicom's own error came through."""
+    from napari_medsam.formats.dicom_objects import WithinFile
+
+    geometry = Geometry(SHAPE, (3.0, 0.8, 0.8))
+    uid = write_series(tmp_path / "series", geometry)
+    path = structure_set(tmp_path / "s.dcm", geometry, uid, {"a": [rectangle(1.0, 2.0, 2.0, 5.0, 5.0)]})
+    sound = path.read_bytes()
+    with WithinFile(path) as stream:
+        assert stream.read(1 << 62) == sound
+        assert stream.read(1) == b""
+    at = sound.index(b"CSRTSTRUCT"[2:]) - 4
+    for damage in (b"OB\0\0\xff\xff\xff\x7f", b"C\xe3\x08\x00"):
+        path.write_bytes(sound[:at] + damage + sound[at + len(damage) :])
+        with pytest.raises(VolumeError, match=r"cannot be read: .* damaged"):
+            read_segmentation(path, geometry=geometry)
