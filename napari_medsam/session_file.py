@@ -193,9 +193,16 @@ def write_session(document: Mapping[str, Any], path: Path) -> Path:
     VolumeError
         When it cannot be written; an older file stays as it was.
     """
+    with session_written(document, path):
+        return path
+
+
+@contextmanager
+def session_written(document: Mapping[str, Any], path: Path) -> Iterator[None]:
+    """Write a session as `write_session` does; it takes its place once what is done within has gone well."""
     with told(path, "written"), replacing(path, ".json") as temporary:
         temporary.write_text(laid_out(dict(document), 0) + "\n", encoding="utf-8")
-    return path
+        yield
 
 
 def read_document(path: Path) -> dict[str, Any]:

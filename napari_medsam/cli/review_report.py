@@ -74,20 +74,21 @@ def write_report(path: Path, reviews: Mapping[int, Review], names: Mapping[int, 
         The picture.
     """
     rows = [_row(report, names[label]) for label, review in reviews.items() for report in review.slices]
-    with (
-        replacing(path, path.suffix) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8") as file,
-    ):
+    picture = path.with_suffix(".png")
+    with replacing(path, path.suffix) as unfinished, replacing(picture, ".png") as drawn:
+        draw_reviews(reviews, names).save(drawn, optimize=True)
+        _write_table(rows, unfinished)
+    return picture
+
+
+def _write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         if path.suffix.lower() == ".json":
             json.dump(rows, file, indent=2)
         else:
             table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
             table.writerows(rows)
-    picture = path.with_suffix(".png")
-    with replacing(picture, ".png") as drawn:
-        draw_reviews(reviews, names).save(drawn, optimize=True)
-    return picture
 
 
 def draw_reviews(reviews: Mapping[int, Review], names: Mapping[int, str]) -> Image:

@@ -1,6 +1,7 @@
 """What all formats agree on: which volume of a 4D file, which colours, and how much data a file can hold."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ __all__ = [
 GZIP_LEVEL = 3
 """Compression of label files. benchmarks/gzip_level.py: above 3, writing takes twice the time to save 1 %."""
 
+_TOLD = re.compile(r"'[^']+' cannot be (read|written)")
 _STDERR = 2
 _STDERR_LOCK = Lock()
 
@@ -151,6 +153,9 @@ def told(path: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except (GeometryError, SegmentationError, VolumeError) as error:
+        if _TOLD.match(str(error)):
+            # It is about another file, which is written meanwhile.
+            raise
         raise type(error)(f"'{path}' cannot be {verb}: {error}") from None
     except OSError as error:
         reason = error.strerror or type(error).__name__

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napari_medsam.export import NnunetCase, is_nnunet, segmentation_of_objects, write_nnunet
 from napari_medsam.formats.common import replacing, told
 from napari_medsam.prompts import prompts_to_json
-from napari_medsam.session_file import Snapshot, session_path, session_to_json, write_session
+from napari_medsam.session_file import Snapshot, session_path, session_to_json, session_written
 from napari_medsam.widgets.label_files import (
     DICOM,
     DICOM_ENDINGS,
@@ -148,14 +148,15 @@ def save_session(
     volume = state.volume
     check_target(path, [volume.source])
     named = segmentation_of_objects(state.labels, volume.geometry, state.objects, colours)
-    if is_nnunet(path):
-        write_nnunet([NnunetCase(_plain(stem(Path(volume.source))), volume, named)], path)
-    else:
-        write(named, path, volume.source, series)
     beside = prompts_path(path)
+    # All or nothing: what goes beside the labels is on the disk before they are.
     with told(beside, "written"), replacing(beside, ".json") as temporary:
         temporary.write_text(prompts_to_json(state.objects, volume.geometry), encoding="utf-8")
-    write_session(session_to_json(state), session_path(path))
+        with session_written(session_to_json(state), session_path(path)):
+            if is_nnunet(path):
+                write_nnunet([NnunetCase(_plain(stem(Path(volume.source))), volume, named)], path)
+            else:
+                write(named, path, volume.source, series)
     return path
 
 
