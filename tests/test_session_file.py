@@ -13,6 +13,7 @@ import pytest
 from bright_model import BrightModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 import napari_medsam.models
@@ -169,6 +170,23 @@ def test_the_file_says_what_made_the_mask_and_nothing_of_the_machine(session):
     assert kinds == ["prompts", "carry", "paint", "carry", "prompts", "correct", "remove", "mark"]
     counts = {str(label): int((session.labels == label).sum()) for label in (1, 2)}
     assert document["labels"]["voxels"] == counts
+
+
+def test_the_schema_allows_what_is_written_and_refuses_what_is_refused(session):
+    path = Path(napari_medsam.__file__).with_name("session.schema.json")
+    schema = Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+    document = said(session)
+    assert list(schema.iter_errors(document)) == []
+    assert {step["do"] for step in document["steps"]} >= {"prompts", "carry", "paint", "correct", "remove"}
+    for path, value in (
+        (["steps", 0, "do"], "eval"),
+        (["steps", 0, "changes"], [{"fact": "key", "label": 1, "after": "corrected"}]),
+        (["review", 0, "score"], 1e99),
+        (["image"], {}),
+        (["objects"], None),
+        (["unknown"], 1),
+    ):
+        assert list(schema.iter_errors(broken(document, path, value)))
 
 
 def test_what_is_written_is_what_it_was_when_it_was_asked_for(session):
