@@ -6,6 +6,7 @@ Run it after a change that shows, with the default model; commit what has change
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -89,6 +90,54 @@ def windows(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
     return pictures
 
 
+def recovered(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
+    """Take what is offered after a crash, and the history of the work once it is back.
+
+    Parameters
+    ----------
+    folder
+        Gets ``recovered-THEME.png`` and ``history-THEME.png``.
+    theme
+        ``dark`` or ``light``.
+    size
+        Width and height of the window in pixels.
+    """
+    pictures = []
+    for is_back in (False, True):
+        viewer = napari.Viewer(show=True)
+        viewer.theme = theme
+        viewer.window.resize(*size)
+        dock = viewer.window.add_plugin_dock_widget("napari-medsam", "Segment")[1]
+        image, reference = viewer.open_sample("napari-medsam", "ct_torso")
+        reference.visible = False
+        viewer.layers.selection.active = image
+        viewer.dims.set_current_step(0, 32)
+        _wait(dock)
+        segmenter = dock.segmenter
+        if is_back:
+            pictures.append(_shoot(viewer, folder / f"recovered-{theme}.png"))
+            segmenter.past.restore()
+            segmenter.correct("smooth", whole=True)
+            _wait(dock)
+            segmenter.past.undo()
+            fold = next(each for each in dock.findChildren(Fold) if each.content is dock.panels["History"])
+            fold.heading.click()
+            _wait(dock)
+            pictures.append(_shoot(viewer, folder / f"history-{theme}.png"))
+        else:
+            _box(dock, reference.data[32] == LIVER)
+            segmenter.layers.rename(1, "liver")
+            segmenter.propagate(24, 40)
+            _wait(dock)
+            # As a crash would leave it.
+            segmenter.past.forget(segmenter.layers, keep=True)
+        for each in segmenter.unsaved:
+            each.unsaved = False
+        dock.worker.stop()
+        viewer.close()
+    return pictures
+
+
 def tutorial(folder: Path, size: tuple[int, int]) -> list[Path]:
     """Take the way of the tutorial from a DICOM folder to 3D Slicer, with the phantom as the patient.
 
@@ -141,6 +190,13 @@ def _wait(dock: Any) -> None:
 
 def main() -> None:
     """Make every picture, and refuse one that would weigh on the repository."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Not among the work of whoever runs this.
+        os.environ["NAPARI_MEDSAM_RECOVERY"] = folder
+        _make()
+
+
+def _make() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--look", type=Path, help="all windows of SIZES in both themes into this folder only")
     look = parser.parse_args().look
@@ -150,12 +206,14 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for theme in ("dark", "light"):
                 windows(folder, theme, size)
+                recovered(folder, theme, size)
             tutorial(folder, size)
         return
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         found = [p for theme in ("dark", "light") for p in windows(Path(folder), theme, SIZES[0])]
         shown = [p for p in found if p.stem in ("segment-dark", "segment-light", "sections-dark")]
+        shown += recovered(Path(folder), "dark", SIZES[0])
         shown += tutorial(Path(folder), SIZES[0])
         pictures = [Path(shutil.copyfile(p, IMAGES / p.name)) for p in shown]
     pictures.append(overview())

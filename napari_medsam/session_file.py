@@ -1,8 +1,8 @@
 """A session as a file: what was prompted, computed and corrected, by which model, and what came of it.
 
-The file is JSON, described by ``session.schema.json``, for people to read and for `napari_medsam.replay` to do
-again. It names no other file that would be read: whoever opens it says which image it is for, and a digest tells
-whether that is the one.
+The file is JSON, described by ``session.schema.json``, for people to read and for `napari_medsam.replay` to
+do again. It names no other file that would be read: whoever opens it says which image it is for, and a digest
+tells whether that is the one.
 """
 
 from __future__ import annotations

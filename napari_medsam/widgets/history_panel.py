@@ -50,15 +50,12 @@ class HistoryPanel(Panel):
         self.steps.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.steps.setToolTip("Click on a step: what came after it is taken back, or done again up to it")
         self.steps.itemClicked.connect(self._clicked)
-        past = segmenter.past
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.steps, 0, 0, 1, 2)
-        layout.addWidget(button("Undo  (Ctrl+Z)", "Take back the last step", past.undo), 1, 0)
-        layout.addWidget(button("Redo  (Ctrl+Shift+Z)", "Do it again", past.redo), 1, 1)
         tip = "Write all that was done to a file: to go on with, or to make the labels again"
-        layout.addWidget(button("Save session...", tip, self._save), 2, 0)
-        layout.addWidget(button("Open session...", "Go on with a session of this image", self._open), 2, 1)
+        layout.addWidget(button("Save session...", tip, self._save), 1, 0)
+        layout.addWidget(button("Open session...", "Go on with a session of this image", self._open), 1, 1)
 
     def refresh(self) -> None:
         """Show the steps, those that were taken back in grey."""

@@ -40,6 +40,8 @@ LOCKED = "Slice {} is accepted, so it stays as it is: press A to unlock it."
 CROSSES = "What lies on accepted slices stays as it is: unlock them (A) first."
 NOT_THROUGH = "Some slices are accepted, so paint on one slice at a time, in 2D, or unlock them (A) first."
 FLAT = 2
+N_COLOURS = 49
+"""Of a new label layer in napari: an object has its colour before it has a voxel."""
 PAINTING = {"paint", "erase", "fill", "polygon"}
 
 
@@ -80,7 +82,7 @@ class LabelLayer:
         self.layer: Labels | None = None
         self.census = Census(len(session.labels))
         self.hidden: set[int] = set()
-        self._palette = label_colormap()
+        self._palette = label_colormap(N_COLOURS)
         self._ours = OwnDoing()
         self._about_to_paint = self._in_stroke = self._is_recoloured = False
         self._seen: tuple[SliceIndex, NDArray[np.uint16]] | None = None

@@ -24,6 +24,7 @@ from napari_medsam.session_file import (
     write_session,
 )
 from napari_medsam.widgets import planes
+from napari_medsam.widgets.label_layer import N_COLOURS
 from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.runner import Priority
 from napari_medsam.windowing import apply_window
@@ -80,7 +81,7 @@ class Offer:
         content = self.leftover.content
         slices = np.count_nonzero(content.labels.any(axis=(1, 2)))
         return (
-            f"Work on this image was not ended on {self.leftover.ended:%d %B %Y at %H:%M}: "
+            f"Unfinished work on this image, from {self.leftover.ended:%d %B %Y, %H:%M}: "
             f"{self.leftover.position} steps, {slices} slices with labels."
         )
 
@@ -311,6 +312,8 @@ def _show_restored(layers: SessionLayers) -> None:
         layers.any_object()
         layers.session.journal.close()
     layers.select(next(iter(layers.session.objects)))
+    if any(thing.slices for thing in layers.session.objects.values()):
+        layers.prompt_layer()
     layers.unsaved = True
 
 
@@ -333,7 +336,7 @@ def _picture(session: Session, leftover: Leftover) -> NDArray[np.uint8]:
     where = SliceIndex(0, index)
     seen = apply_window(where.take(session.volume.array)[::step, ::step], session.window)
     colours = np.repeat(seen[..., None], 3, axis=2) if seen.ndim == 2 else seen.copy()
-    palette = label_colormap()
+    palette = label_colormap(N_COLOURS)
     for label in np.unique(plane[plane > 0]):
         here = plane == label
         colours[here] = 0.5 * colours[here] + 0.5 * np.asarray(palette.map(int(label)))[:3]
