@@ -69,6 +69,8 @@ def read_all(path: Path) -> ItkImage:
     reader = ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
+    # Before ITK opens what the header names.
+    held = _held_bytes(path, nrrd)
     with quiet_itk():
         reader.ReadImageInformation()
         kind = GetPixelIDValueAsString(reader.GetPixelID())
@@ -78,7 +80,7 @@ def read_all(path: Path) -> ItkImage:
             f"the voxels are of type '{kind}', expected real numbers or 8-bit RGB; convert the file."
         )
     channels = reader.GetNumberOfComponents()
-    check_size(prod(reader.GetSize()) * channels * int(bits[1]) / 8, _held_bytes(path, nrrd))
+    check_size(prod(reader.GetSize()) * channels * int(bits[1]) / 8, held)
     geometry = _geometry(reader, notes)
     with quiet_itk():
         voxels = GetArrayFromImage(reader.Execute()).reshape(-1, *geometry.shape, channels)
@@ -179,14 +181,22 @@ def _held_bytes(path: Path, nrrd: bool) -> float:
     with path.open("rb") as stream:
         lines = stream.read(_HEADER_BYTES).decode("latin-1").splitlines()
     fields: dict[str, str] = {}
-    for line in lines:
+    named: list[str] = []
+    for number, line in enumerate(lines, start=1):
         name, _, value = line.partition(":" if nrrd else "=")
         fields[name.strip().lower().replace(" ", "")] = value.strip()
-        if not line.strip() or name.strip() == "ElementDataFile":
+        is_last = name.strip().lower().replace(" ", "") == "datafile" and value.strip().startswith("LIST")
+        if not line.strip() or name.strip() == "ElementDataFile" or is_last:
+            named = lines[number:]
             break
     data_file = fields.get("datafile") if nrrd else fields.get("elementdatafile")
     if data_file and data_file.upper() != "LOCAL":
-        if "%" in data_file or data_file.upper().startswith("LIST"):
+        is_list = data_file.upper().startswith("LIST")
+        for each in named if is_list else [data_file]:
+            _check_beside(each.strip())
+        if is_list and path.stat().st_size > _HEADER_BYTES:
+            raise VolumeError(f"it lists more data files than fit into {_HEADER_BYTES} bytes; convert it.")
+        if "%" in data_file or is_list:
             return inf
         path = path.parent / data_file
         if not path.is_file():
@@ -195,6 +205,15 @@ def _held_bytes(path: Path, nrrd: bool) -> float:
             )
     plain = fields.get("encoding") == "raw" if nrrd else fields.get("compresseddata", "").lower() != "true"
     return path.stat().st_size * (1 if plain else DEFLATE_RATIO)
+
+
+def _check_beside(data_file: str) -> None:
+    """Refuse a header that names a file elsewhere: whoever made it must not choose what is opened."""
+    parts = re.split(r"[/\\]", data_file)
+    if ".." in parts or (parts[0] == "" and len(parts) > 1) or ":" in parts[0]:
+        raise VolumeError(
+            f"its header names the data file '{printable(data_file)}', expected one in its own folder."
+        )
 
 
 def _geometry(reader: "ImageFileReader", notes: list[str]) -> Geometry:

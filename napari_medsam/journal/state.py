@@ -298,10 +298,10 @@ class RecordedState:
         if thing is None:
             self.objects.pop(label, None)
             return
-        in_order = [*self.objects] == sorted(self.objects)
-        is_new = label not in self.objects
+        comes_back = label not in self.objects and label < next(reversed(self.objects), 0)
+        in_order = comes_back and [*self.objects] == sorted(self.objects)
         self.objects[label] = thing
-        if is_new and in_order:
+        if in_order:
             # An object that comes back takes its old place.
             kept = sorted(self.objects.items())
             self.objects.clear()
