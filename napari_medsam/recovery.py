@@ -45,6 +45,8 @@ FOLDER_VARIABLE = "NAPARI_MEDSAM_RECOVERY"
 LOG_VERSION = 1
 RETRY_S = 5.0
 """How long after a disk refused to take the log it is asked again."""
+QUIET_S = 3.0
+"""How long nobody has done anything before the voxels of the image are looked at."""
 _FORMAT = "napari-medsam work"
 _LOG, _LOCK = "work.log", "lock"
 
@@ -167,15 +169,15 @@ class Autosave:
         waiting, is_told, is_last = b"", False, False
         asked: list[threading.Event] = []
         while not is_last:
-            things = self._next(RETRY_S if waiting else None)
+            things = self._next(RETRY_S if waiting else None if self._is_known else QUIET_S)
             is_last = None in things
             asked += [thing for thing in things if isinstance(thing, threading.Event)]
             waiting += b"".join(_line(thing) for thing in things)
             try:
                 self._append(waiting)
                 waiting, is_told = b"", False
-                if not self._is_known and (is_last or self._queue.empty()):
-                    # Only now: reading a large volume takes longer than writing what was done.
+                if not self._is_known and (is_last or asked or not things):
+                    # Not while somebody draws: reading a large volume takes a core for a while.
                     self._append(log_line({"digest": voxel_digest(self.session.volume)}))
                     self._is_known = True
             except OSError as error:
