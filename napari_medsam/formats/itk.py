@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf, prod
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_medsam.formats.common import (
-    DEFLATE_RATIO,
     GZIP_LEVEL,
     check_size,
     chosen_volume,
@@ -21,6 +20,7 @@ from napari_medsam.formats.common import (
     placed,
     printable,
 )
+from napari_medsam.formats.data_files import held_bytes
 from napari_medsam.geometry import Geometry, Volume, VolumeError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ItkImage", "quiet_itk", "read_all", "read_itk", "write_itk"]
 
-_HEADER_BYTES = 2**16
 _MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
 
 
@@ -66,6 +65,7 @@ def read_all(path: Path) -> ItkImage:
 
     notes: list[str] = []
     nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+    held = held_bytes(path, nrrd)  # before ITK opens what the header names
     reader = ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
@@ -78,7 +78,7 @@ def read_all(path: Path) -> ItkImage:
             f"the voxels are of type '{kind}', expected real numbers or 8-bit RGB; convert the file."
         )
     channels = reader.GetNumberOfComponents()
-    check_size(prod(reader.GetSize()) * channels * int(bits[1]) / 8, _held_bytes(path, nrrd))
+    check_size(prod(reader.GetSize()) * channels * int(bits[1]) / 8, held)
     geometry = _geometry(reader, notes)
     with quiet_itk():
         voxels = GetArrayFromImage(reader.Execute()).reshape(-1, *geometry.shape, channels)
@@ -172,29 +172,6 @@ def _gist(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip() and "Reason: " not in line]
     gist = re.sub(r"(?:(?:ITK|sitk::) ?ERROR: )?(?:\w+\(0x[0-9a-f]+\): )?", "", (lines or [""])[-1], count=1)
     return printable(gist).rstrip(".") or "no reason given"
-
-
-def _held_bytes(path: Path, nrrd: bool) -> float:
-    """Bytes of voxels that the file, or the data file its header names, can hold at most."""
-    with path.open("rb") as stream:
-        lines = stream.read(_HEADER_BYTES).decode("latin-1").splitlines()
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":" if nrrd else "=")
-        fields[name.strip().lower().replace(" ", "")] = value.strip()
-        if not line.strip() or name.strip() == "ElementDataFile":
-            break
-    data_file = fields.get("datafile") if nrrd else fields.get("elementdatafile")
-    if data_file and data_file.upper() != "LOCAL":
-        if "%" in data_file or data_file.upper().startswith("LIST"):
-            return inf
-        path = path.parent / data_file
-        if not path.is_file():
-            raise VolumeError(
-                f"its data file '{printable(path.name)}' is missing, expected it in the same folder."
-            )
-    plain = fields.get("encoding") == "raw" if nrrd else fields.get("compresseddata", "").lower() != "true"
-    return path.stat().st_size * (1 if plain else DEFLATE_RATIO)
 
 
 def _geometry(reader: "ImageFileReader", notes: list[str]) -> Geometry:
