@@ -73,7 +73,7 @@ def test_no_file_outside_the_header_s_folder_is_read(folder, ending, named):
         META + "ElementDataFile : ../secret.raw\n",
         META + "ElementDataFile\0 = ../secret.raw\n",
         META + "elementdatafile = LOCAL\nElementDataFile = ../secret.raw\n",
-        NRRD + "# x\n" * 30000 + "data file: ../secret.raw\n",
+        NRRD + "# " + "x" * 200000 + "\n" + "data file: ../secret.raw\n",
         NRRD + "\x0b\nDATAFILE: ../secret.raw\n",
         NRRD + "# \x85\rdata file: ../secret.raw\n",
     ],

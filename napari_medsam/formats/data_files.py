@@ -13,6 +13,7 @@ from napari_medsam.geometry import VolumeError
 __all__ = ["held_bytes"]
 
 _MOST_HEADER_BYTES = 2**24
+_MOST_HEADER_LINES = 2**14
 _MOST_FILES = 2**16
 # Wider than what ITK takes for these fields: what it might open must not be passed over here.
 _NRRD_FIELD = re.compile(rb"(?:^|[\r\n])\s*data ?file:(?!=)[ \t]*([^\r\n]*)", re.IGNORECASE)
@@ -41,8 +42,13 @@ def held_bytes(path: Path, nrrd: bool) -> float:
     with path.open("rb") as stream:
         head = stream.read(_MOST_HEADER_BYTES)
     named = list((_NRRD_FIELD if nrrd else _META_FIELD).finditer(head))
-    if len(head) == _MOST_HEADER_BYTES and not (_HEADER_END.search(head) if nrrd else named):
+    end = _HEADER_END.search(head)
+    if len(head) == _MOST_HEADER_BYTES and not (end if nrrd else named):
         raise VolumeError(f"its header does not end within {_MOST_HEADER_BYTES >> 20} MB, expected that.")
+    lines = head.count(b"\n", 0, end.start() if end else None)
+    if nrrd and lines > _MOST_HEADER_LINES:
+        # ITK compares each line with all before it: a million take hours.
+        raise VolumeError(f"its header has {lines} lines, expected at most {_MOST_HEADER_LINES}.")
     files = {file for field in named for file in _files(path.parent, field[1], head[field.end() :])}
     plain = _NRRD_RAW.search(head) if nrrd else not _META_COMPRESSED.search(head)
     return sum(file.stat().st_size for file in files or {path}) * (1 if plain else DEFLATE_RATIO)

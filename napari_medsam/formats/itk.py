@@ -26,7 +26,7 @@ from napari_medsam.geometry import Geometry, Volume, VolumeError
 if TYPE_CHECKING:
     from SimpleITK import ImageFileReader
 
-__all__ = ["ItkImage", "quiet_itk", "read_all", "read_itk", "write_itk"]
+__all__ = ["ItkImage", "itk_name", "quiet_itk", "read_all", "read_itk", "write_itk"]
 
 _MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
 
@@ -67,7 +67,7 @@ def read_all(path: Path) -> ItkImage:
     nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
     held = held_bytes(path, nrrd)  # before ITK opens what the header names
     reader = ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
     with quiet_itk():
         reader.ReadImageInformation()
@@ -143,7 +143,7 @@ def write_itk(labels: NDArray[np.unsignedinteger], geometry: Geometry, path: Pat
     image.SetOrigin(geometry.origin)
     image.SetDirection(geometry.direction)
     with quiet_itk():
-        WriteImage(image, str(path), useCompression=True, compressionLevel=GZIP_LEVEL)
+        WriteImage(image, itk_name(path), useCompression=True, compressionLevel=GZIP_LEVEL)
 
 
 @contextmanager
@@ -165,6 +165,24 @@ def quiet_itk() -> Iterator[None]:
             ) from None
         finally:
             ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def itk_name(path: Path) -> str:
+    """A path as ITK takes it, which ends the process when given one that is not UTF-8.
+
+    Raises
+    ------
+    VolumeError
+        When it is not, as names from old archives may be.
+    """
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise VolumeError(
+            "its path has bytes that are not UTF-8, expected UTF-8; rename the file or its folder."
+        ) from None
+    return name
 
 
 def _gist(message: str) -> str:
