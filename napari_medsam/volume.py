@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_medsam.formats import dicom
-from napari_medsam.formats.common import replacing, told
+from napari_medsam.formats.common import replacing, told, unchanged
 from napari_medsam.formats.dicom import DicomSeries
 from napari_medsam.formats.dicom_header import looks_like_dicom
 from napari_medsam.formats.itk import read_itk, write_itk
@@ -76,7 +76,8 @@ def read_volume(path: str | Path, *, series: str | None = None, time_point: int 
     with told(path, "read"):
         volume = _read(path, series, time_point)
         if volume.array.dtype.kind == "f":
-            n_odd = volume.array.size - np.count_nonzero(np.isfinite(volume.array))
+            # One slice at a time: the volume may fill the memory.
+            n_odd = sum(plane.size - np.count_nonzero(np.isfinite(plane)) for plane in volume.array)
             if n_odd:
                 note = f"{n_odd} voxels are not finite numbers (NaN or infinite); they were kept."
                 volume = replace(volume, notes=(*volume.notes, note))
@@ -191,6 +192,13 @@ def _read(path: Path, series: str | None, time_point: int | None) -> Volume:
         raise VolumeError(
             f"the series '{series}' was asked for, expected a folder then; leave it out for a file."
         )
+    if not path.is_file():
+        raise VolumeError("it is a device or a pipe, expected an image file or a folder.")
+    with unchanged(path):
+        return _read_file(path, time_point)
+
+
+def _read_file(path: Path, time_point: int | None) -> Volume:
     suffix = _suffix(path, _READERS)
     if suffix is not None:
         return _READERS[suffix](path, time_point)

@@ -14,7 +14,7 @@ import numpy as np
 from napari_medsam import __version__
 from napari_medsam.export.grids import placed_on
 from napari_medsam.formats import bids, caret, itksnap
-from napari_medsam.formats.common import replacing, told
+from napari_medsam.formats.common import replacing, told, unchanged
 from napari_medsam.formats.dicom_header import looks_like_dicom, read_dicom_header
 from napari_medsam.formats.dicom_objects import header_of
 from napari_medsam.formats.dicom_seg import read_dicom_seg, write_dicom_seg
@@ -188,7 +188,7 @@ def _says_labels(path: Path) -> bool:
 
 
 def _read(path: Path, geometry: Geometry | None) -> Segmentation:
-    with told(path, "read"):
+    with told(path, "read"), unchanged(path):
         if path.is_file() and path.suffix.lower() == ".nrrd" and is_slicer(path):
             return read_slicer(path)
         if path.is_file() and looks_like_dicom(path):

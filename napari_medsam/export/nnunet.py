@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,8 +149,8 @@ def _check(case: NnunetCase) -> None:
     difference = case.image.geometry.difference(case.segmentation.geometry)
     if difference:
         raise VolumeError(f"labels and image of case '{case.name}' are not on the same grid: {difference}")
-    names = [segment.name for segment in case.segmentation.segments]
-    twice = next((name for name in names if names.count(name) > 1 or name == "background"), None)
+    names = Counter(segment.name for segment in case.segmentation.segments)
+    twice = next((name for name, count in names.items() if count > 1 or name == "background"), None)
     if twice is not None:
         raise VolumeError(f"case '{case.name}' has two labels called '{twice}', expected a name for each.")
 
@@ -159,7 +160,7 @@ def _renumbered(case: NnunetCase, labels: dict[str, int]) -> np.ndarray:
     flat = case.segmentation.flattened()
     for segment in flat.segments:
         labels.setdefault(segment.name, len(labels))
-    result = np.zeros(flat.geometry.shape, np.min_scalar_type(len(labels) - 1))
-    for segment in flat.segments:
-        result[flat.mask(segment)] = labels[segment.name]
-    return result
+    known = sorted(flat.segments, key=lambda segment: segment.label)
+    old = np.array([0, *(segment.label for segment in known)])
+    new = np.array([0, *(labels[segment.name] for segment in known)], np.min_scalar_type(len(labels) - 1))
+    return np.stack([new[np.searchsorted(old, plane)] for plane in flat.labels])

@@ -115,7 +115,8 @@ def description_text(sources: Sequence[str], version: str, *, overlaps: bool = F
 
 
 def _is_ours(path: Path) -> bool:
-    start = path.read_bytes()[:4096]
+    with path.open("rb") as stream:
+        start = stream.read(4096)
     return start.startswith("\t".join([*_COLUMNS, *_CODES]).encode()) or _OURS.encode() in start
 
 

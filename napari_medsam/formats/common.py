@@ -1,5 +1,6 @@
 """What all formats agree on: which volume of a 4D file, which colours, and how much data a file can hold."""
 
+import errno
 import os
 import re
 import secrets
@@ -18,21 +19,27 @@ __all__ = [
     "DEFLATE_RATIO",
     "GZIP_LEVEL",
     "WORTH_A_NOTE_MM",
+    "FileState",
     "check_size",
     "chosen_volume",
     "colours_to_rgb",
+    "file_state",
     "is_gzip",
     "no_stderr",
     "placed",
     "printable",
     "replacing",
     "told",
+    "unchanged",
 ]
+
+FileState = tuple[int, int, int]
 
 GZIP_LEVEL = 3
 """Compression of label files. benchmarks/gzip_level.py: above 3, writing takes twice the time to save 1 %."""
 
 _TOLD = re.compile(r"'[^']+' cannot be (read|written)")
+_LONGEST_SHOWN = 300
 _STDERR = 2
 _STDERR_LOCK = Lock()
 
@@ -150,22 +157,59 @@ def is_gzip(path: Path) -> bool:
 @contextmanager
 def told(path: Path, verb: str) -> Iterator[None]:
     """Put the path in front of what went wrong, and turn errors of the file system into a `VolumeError`."""
+    name = _shown(path)
+    if "\0" in str(path):
+        raise VolumeError(f"'{name}' cannot be {verb}: its name has a null character; choose another name.")
     try:
         yield
     except (GeometryError, SegmentationError, VolumeError) as error:
         if _TOLD.match(str(error)):
             # It is about another file, which is written meanwhile.
             raise
-        raise type(error)(f"'{path}' cannot be {verb}: {error}") from None
+        raise type(error)(f"'{name}' cannot be {verb}: {error}") from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise VolumeError(
-            f"'{path}' cannot be {verb}: {reason}, expected a usable file; check disk and rights."
-        ) from None
+        advice = "give it a shorter name" if error.errno == errno.ENAMETOOLONG else "check disk and rights"
+        raise VolumeError(f"'{name}' cannot be {verb}: {reason}, expected a usable file; {advice}.") from None
     except MemoryError:
         raise VolumeError(
-            f"'{path}' cannot be {verb}: memory is too small for it; crop or resample it."
+            f"'{name}' cannot be {verb}: memory is too small for it; crop or resample it."
         ) from None
+
+
+@contextmanager
+def unchanged(path: Path, state: FileState | None = None) -> Iterator[None]:
+    """Refuse what was read of a file while another program changed it: half of it may be of another image.
+
+    Parameters
+    ----------
+    path
+        The file that is read.
+    state
+        What it was when reading began, where that was earlier.
+
+    Raises
+    ------
+    VolumeError
+        When it is not what it was, whatever else went wrong with it.
+    """
+    state = state or file_state(path)
+    try:
+        yield
+    finally:
+        if file_state(path) != state:
+            raise VolumeError(
+                "another program changed it while it was read, expected it to stay as it is; read it again."
+            ) from None
+
+
+def file_state(path: Path) -> FileState:
+    """By what a changed file is known: number, size, time of change; zeros where there is none any more."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @contextmanager
@@ -196,6 +240,16 @@ def replacing(path: Path, suffix: str) -> Iterator[Path]:
         # The file is in place; a file system that cannot flush a folder is no reason to call it unwritten.
         with suppress(OSError):
             _flush(target.parent)
+
+
+def _shown(path: Path) -> str:
+    """A path as part of one sentence, whatever characters it has and however long it is."""
+    text = "".join(c if c.isprintable() else "?" for c in str(path))
+    return (
+        text
+        if len(text) <= _LONGEST_SHOWN
+        else f"{text[: _LONGEST_SHOWN // 2]}...{text[-_LONGEST_SHOWN // 2 :]}"
+    )
 
 
 def _flush(path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.formats.common import chosen_volume, colours_to_rgb, placed
+from napari_medsam.formats.common import chosen_volume, colours_to_rgb, placed, unchanged
 from napari_medsam.formats.dicom_header import DicomFile, Slice, looks_like_dicom, read_dicom_header
-from napari_medsam.formats.itk import quiet_itk
+from napari_medsam.formats.itk import itk_name, quiet_itk
 from napari_medsam.geometry import SHEAR_TOLERANCE, Geometry, Volume, VolumeError
 
 __all__ = ["DicomSeries", "list_series", "read_dicom_file", "read_dicom_folder"]
@@ -331,8 +331,8 @@ def _decoded(part: Slice) -> NDArray:
     from SimpleITK import GetArrayFromImage, ReadImage
 
     try:
-        with quiet_itk():
-            image = ReadImage(str(part.path), imageIO="GDCMImageIO")
+        with unchanged(part.path, part.state), quiet_itk():
+            image = ReadImage(itk_name(part.path), imageIO="GDCMImageIO")
             pixels = GetArrayFromImage(image)
     except VolumeError as error:
         raise VolumeError(f"in its file '{part.path.name}' {error}") from None

@@ -6,14 +6,14 @@ is compared with what the file holds before GDCM sees it, which allocates up to 
 length.
 """
 
-import mmap
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import isfinite
 from pathlib import Path
 
-from napari_medsam.formats.common import DEFLATE_RATIO, check_size, printable
+from napari_medsam.formats.common import DEFLATE_RATIO, FileState, check_size, file_state, printable
+from napari_medsam.formats.windowed import WindowedFile
 from napari_medsam.geometry import VolumeError
 
 __all__ = ["DicomFile", "Slice", "looks_like_dicom", "read_dicom_header"]
@@ -98,6 +98,8 @@ class Slice:
         place comes first.
     rescale : (2,) float
         Slope and intercept.
+    state
+        Of the file when its header was read, by which a change is noticed before its pixels are.
     """
 
     path: Path
@@ -109,6 +111,7 @@ class Slice:
     thickness_mm: float | None
     order: tuple[float, ...]
     rescale: tuple[float, float]
+    state: FileState
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,10 @@ def read_dicom_header(path: Path) -> DicomFile | None:
     """
     if path.stat().st_size < 8:
         raise VolumeError("the file is shorter than a DICOM element, expected a whole DICOM file.")
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    state = file_state(path)
+    with path.open("rb") as stream:
         try:
-            elements = _Parser(data).parse()
+            elements = _Parser(WindowedFile(stream, path.stat().st_size)).parse()
         except struct.error:
             raise VolumeError(
                 "the file ends in the middle of an element, expected a whole DICOM file."
@@ -159,7 +163,7 @@ def read_dicom_header(path: Path) -> DicomFile | None:
         series_uid=elements.text(_Tag.SERIES_UID),
         description=elements.text(_Tag.DESCRIPTION),
         modality=elements.text(_Tag.MODALITY),
-        slices=tuple(elements.slice(path, frame) for frame in range(elements.frames)),
+        slices=tuple(elements.slice(path, frame, state) for frame in range(elements.frames)),
     )
 
 
@@ -233,7 +237,7 @@ class _Elements:
         else:
             check_size(needed, self.pixels or 0)
 
-    def slice(self, path: Path, frame: int) -> Slice:
+    def slice(self, path: Path, frame: int, state: FileState) -> Slice:
         thickness = self._numbers(_Tag.BETWEEN_SLICES, 1, frame) or self._numbers(_Tag.THICKNESS, 1, frame)
         temporal_index = self._value(_Tag.TEMPORAL_INDEX, frame) or b""
         return Slice(
@@ -255,13 +259,14 @@ class _Elements:
                 float(frame),
             ),
             rescale=(self._number(_Tag.SLOPE, 1, frame), self._number(_Tag.INTERCEPT, 0, frame)),
+            state=state,
         )
 
 
 class _Parser:
     """One walk over a file's elements, items and fragments; each must lie inside what holds it."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: WindowedFile) -> None:
         self.data = data
         self.elements = _Elements()
         self.explicit = True
@@ -294,18 +299,18 @@ class _Parser:
     def _element(self, at: int, end: int) -> tuple[int, bytes, int, int]:
         """Tag, VR, length and first byte of the value of the element at `at`."""
         order = self.elements.order
-        group, number = struct.unpack_from(f"{order}HH", self.data, at)
+        group, number = self.data.unpack(f"{order}HH", at)
         tag = group << 16 | number
         if group == 0xFFFE or not self.explicit:
-            vr, length, value = b"", struct.unpack_from(f"{order}I", self.data, at + 4)[0], at + 8
+            vr, length, value = b"", self.data.unpack(f"{order}I", at + 4)[0], at + 8
         else:
             vr = self.data[at + 4 : at + 6]
             if vr not in _SHORT_VRS | _LONG_VRS:
                 raise VolumeError(f"the element at byte {at} has no valid type, expected undamaged DICOM.")
             if vr in _LONG_VRS:
-                length, value = struct.unpack_from(f"{order}I", self.data, at + 8)[0], at + 12
+                length, value = self.data.unpack(f"{order}I", at + 8)[0], at + 12
             else:
-                length, value = struct.unpack_from(f"{order}H", self.data, at + 6)[0], at + 8
+                length, value = self.data.unpack(f"{order}H", at + 6)[0], at + 8
         if length != _UNDEFINED and length > end - value:
             raise VolumeError(
                 f"the element at byte {at} asks for {length} bytes where {max(end - value, 0)} are left, "
@@ -333,7 +338,7 @@ class _Parser:
                 if found is not None and tag in _WANTED:
                     found.setdefault(tag, self.data[value : value + length])
                 at = value + length
-            if tag == _PIXEL_DATA and depth == 0 and not self.data[at:].strip(b"\0"):
+            if tag == _PIXEL_DATA and depth == 0 and self.data.zeros_from(at):
                 # Some archives append zeros.
                 return end
         return at

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf, prod
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_medsam.formats.common import (
-    DEFLATE_RATIO,
     GZIP_LEVEL,
     check_size,
     chosen_volume,
@@ -21,14 +20,14 @@ from napari_medsam.formats.common import (
     placed,
     printable,
 )
+from napari_medsam.formats.data_files import held_bytes
 from napari_medsam.geometry import Geometry, Volume, VolumeError
 
 if TYPE_CHECKING:
     from SimpleITK import ImageFileReader
 
-__all__ = ["ItkImage", "quiet_itk", "read_all", "read_itk", "write_itk"]
+__all__ = ["ItkImage", "itk_name", "quiet_itk", "read_all", "read_itk", "write_itk"]
 
-_HEADER_BYTES = 2**16
 _MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
 
 
@@ -66,11 +65,10 @@ def read_all(path: Path) -> ItkImage:
 
     notes: list[str] = []
     nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+    held = held_bytes(path, nrrd)  # before ITK opens what the header names
     reader = ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
-    # Before ITK opens what the header names.
-    held = _held_bytes(path, nrrd)
     with quiet_itk():
         reader.ReadImageInformation()
         kind = GetPixelIDValueAsString(reader.GetPixelID())
@@ -145,7 +143,7 @@ def write_itk(labels: NDArray[np.unsignedinteger], geometry: Geometry, path: Pat
     image.SetOrigin(geometry.origin)
     image.SetDirection(geometry.direction)
     with quiet_itk():
-        WriteImage(image, str(path), useCompression=True, compressionLevel=GZIP_LEVEL)
+        WriteImage(image, itk_name(path), useCompression=True, compressionLevel=GZIP_LEVEL)
 
 
 @contextmanager
@@ -169,51 +167,29 @@ def quiet_itk() -> Iterator[None]:
             ProcessObject.SetGlobalWarningDisplay(shown)
 
 
+def itk_name(path: Path) -> str:
+    """A path as ITK takes it, which ends the process when given one that is not UTF-8.
+
+    Raises
+    ------
+    VolumeError
+        When it is not, as names from old archives may be.
+    """
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise VolumeError(
+            "its path has bytes that are not UTF-8, expected UTF-8; rename the file or its folder."
+        ) from None
+    return name
+
+
 def _gist(message: str) -> str:
     """Last line of an ITK error that says something, without ITK's prefixes and addresses."""
     lines = [line.strip() for line in message.splitlines() if line.strip() and "Reason: " not in line]
     gist = re.sub(r"(?:(?:ITK|sitk::) ?ERROR: )?(?:\w+\(0x[0-9a-f]+\): )?", "", (lines or [""])[-1], count=1)
     return printable(gist).rstrip(".") or "no reason given"
-
-
-def _held_bytes(path: Path, nrrd: bool) -> float:
-    """Bytes of voxels that the file, or the data file its header names, can hold at most."""
-    with path.open("rb") as stream:
-        lines = stream.read(_HEADER_BYTES).decode("latin-1").splitlines()
-    fields: dict[str, str] = {}
-    named: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        name, _, value = line.partition(":" if nrrd else "=")
-        fields[name.strip().lower().replace(" ", "")] = value.strip()
-        is_last = name.strip().lower().replace(" ", "") == "datafile" and value.strip().startswith("LIST")
-        if not line.strip() or name.strip() == "ElementDataFile" or is_last:
-            named = lines[number:]
-            break
-    data_file = fields.get("datafile") if nrrd else fields.get("elementdatafile")
-    if data_file and data_file.upper() != "LOCAL":
-        is_list = data_file.upper().startswith("LIST")
-        for each in named if is_list else [data_file]:
-            _check_beside(each.strip())
-        if is_list and path.stat().st_size > _HEADER_BYTES:
-            raise VolumeError(f"it lists more data files than fit into {_HEADER_BYTES} bytes; convert it.")
-        if "%" in data_file or is_list:
-            return inf
-        path = path.parent / data_file
-        if not path.is_file():
-            raise VolumeError(
-                f"its data file '{printable(path.name)}' is missing, expected it in the same folder."
-            )
-    plain = fields.get("encoding") == "raw" if nrrd else fields.get("compresseddata", "").lower() != "true"
-    return path.stat().st_size * (1 if plain else DEFLATE_RATIO)
-
-
-def _check_beside(data_file: str) -> None:
-    """Refuse a header that names a file elsewhere: whoever made it must not choose what is opened."""
-    parts = re.split(r"[/\\]", data_file)
-    if ".." in parts or (parts[0] == "" and len(parts) > 1) or ":" in parts[0]:
-        raise VolumeError(
-            f"its header names the data file '{printable(data_file)}', expected one in its own folder."
-        )
 
 
 def _geometry(reader: "ImageFileReader", notes: list[str]) -> Geometry:

@@ -78,7 +78,7 @@ def read_nifti(path: Path, time_point: int | None = None) -> Volume:
             check_size(layout.end, path.stat().st_size * (DEFLATE_RATIO if compressed else 1))
             index = chosen_volume(layout.volumes, time_point, notes)
             geometry = geometry_of(header, layout.shape, notes)
-            voxels = _read_voxels(stream, layout, index)
+            voxels = _read_voxels(stream, layout, index, header)
             stream.seek(layout.end)
             # Reading past the end is what makes gzip compare its checksum.
             if stream.read(_READ_PAST_END):
@@ -87,7 +87,7 @@ def read_nifti(path: Path, time_point: int | None = None) -> Volume:
         raise VolumeError(
             f"the file is damaged or cut short ({error}), expected a whole NIfTI file."
         ) from None
-    array = _scaled(voxels, header) if layout.channels == 1 else colours_to_rgb(voxels, notes)
+    array = voxels if layout.channels == 1 else colours_to_rgb(voxels, notes)
     return Volume(array, geometry, "RGB" if array.ndim == 4 else "", str(path), tuple(notes))
 
 
@@ -147,32 +147,48 @@ def write_nifti(
         stream.write(voxels.data)
 
 
-def _read_voxels(stream: BufferedIOBase, layout: Layout, index: int) -> NDArray:
-    """Read volume `index` as (z, y, x), or (z, y, x, channels) for colours, in native byte order."""
+def _read_voxels(stream: BufferedIOBase, layout: Layout, index: int, header: np.void) -> NDArray:
+    """Read volume `index` as (z, y, x), or (z, y, x, channels) for colours, in native byte order and scaled.
+
+    A slice at a time: the volume that is returned, and one slice, is all the memory that is needed.
+    """
+    dtype = layout.dtype.newbyteorder("=")
+    scale = _scale(header) if layout.channels == 1 else None
+    if scale is not None:
+        dtype = np.dtype(np.float64 if dtype.itemsize >= 4 else np.float32)
+    colours = (layout.channels,) * (layout.channels > 1)
+    voxels = np.empty((*layout.shape, *colours), dtype)
+    # Where each colour is a whole volume, they follow each other.
+    planes = [voxels[..., n] for n in range(layout.channels)] if layout.planar else [voxels]
     stream.seek(layout.offset + index * layout.volume_bytes)
-    buffer = np.empty(layout.volume_bytes, np.uint8)
+    buffer = np.empty(planes[0][0].size, layout.dtype)
+    left = layout.volume_bytes
+    for target in (plane for part in planes for plane in part):
+        left = _fill(stream, buffer, left)
+        plane = buffer.reshape(target.shape)
+        target[...] = plane if scale is None else plane.astype(np.float64) * scale[0] + scale[1]
+    return voxels
+
+
+def _fill(stream: BufferedIOBase, buffer: NDArray, left: int) -> int:
+    """Fill a buffer, and return how many bytes are left of those that the file still has to hold."""
+    octets = buffer.view(np.uint8).data
     done = 0
-    while done < buffer.size:
-        count = stream.readinto(buffer.data[done:])
+    while done < len(octets):
+        count = stream.readinto(octets[done:])
         if not count:
-            raise EOFError(f"{buffer.size - done} of {buffer.size} bytes are missing")
+            raise EOFError(f"{left - done} bytes are missing")
         done += count
-    voxels = buffer.view(layout.dtype).astype(layout.dtype.newbyteorder("="), copy=False)
-    if layout.planar:
-        return np.ascontiguousarray(np.moveaxis(voxels.reshape(layout.channels, *layout.shape), 0, -1))
-    return voxels.reshape(layout.shape if layout.channels == 1 else (*layout.shape, layout.channels))
+    return left - done
 
 
-def _scaled(voxels: NDArray, header: np.void) -> NDArray:
-    """Apply scl_slope and scl_inter to (z, y, x) voxels; a slope of 0 or NaN means that there is none."""
+def _scale(header: np.void) -> tuple[float, float] | None:
+    """scl_slope and scl_inter; None where they change nothing, as a slope of 0 or NaN does."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope) or (slope, inter) == (1.0, 0.0):
-        return voxels
+        return None
     if not np.isfinite(inter):
         raise VolumeError(
             f"the header's scl_inter is {inter}, expected a finite number beside scl_slope {slope:g}."
         )
-    scaled = np.empty(voxels.shape, np.float64 if voxels.dtype.itemsize >= 4 else np.float32)
-    for source, target in zip(voxels, scaled, strict=True):
-        target[...] = source.astype(np.float64) * slope + inter
-    return scaled
+    return slope, inter

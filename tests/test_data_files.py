@@ -1,0 +1,122 @@
+"""Headers that name other files: if these fail, a stranger's header reads other files, or crashes napari."""
+
+import numpy as np
+import pytest
+
+from napari_medsam.formats.data_files import held_bytes
+from napari_medsam.volume import VolumeError, read_volume
+
+META = "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\n"
+NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw\n"
+VOXELS = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+HEADERS = {".mhd": META + "ElementDataFile = ", ".nhdr": NRRD + "data file: "}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with voxels, beside another one that a header has no business in."""
+    (tmp_path / "secret.raw").write_bytes(VOXELS)
+    inside = tmp_path / "patient"
+    (inside / "raw").mkdir(parents=True)
+    for place in (inside, inside / "raw"):
+        (place / "schädel.raw").write_bytes(VOXELS)
+        for n, plane in enumerate(VOXELS, start=1):
+            (place / f"s{n:02}.raw").write_bytes(plane)
+    return inside
+
+
+@pytest.mark.parametrize("ending", HEADERS)
+@pytest.mark.parametrize(
+    "named",
+    [
+        "schädel.raw",
+        "raw/schädel.raw",
+        "s%02d.raw 1 2 1",
+        "raw/s%02d.raw 1 2 1",
+        "LIST\ns01.raw\nraw/s02.raw",
+    ],
+)
+def test_voxels_beside_the_header_are_read(folder, ending, named):
+    path = folder / f"scan{ending}"
+    path.write_text(HEADERS[ending] + named + "\n", encoding="utf-8")
+    np.testing.assert_array_equal(read_volume(path).array, VOXELS)
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".mha", ".nhdr", ".nrrd"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        "../secret.raw",
+        "raw/../../secret.raw",
+        "..\\secret.raw",
+        "C:secret.raw",
+        "\\\\server\\share\\secret.raw",
+        "{outside}/secret.raw",
+        "LIST\n{outside}/secret.raw",
+        "LIST3\n{outside}/secret.raw",
+        "LIST\ns01.raw\n../secret.raw",
+        "../secre%01d.raw 1 2 1",
+    ],
+)
+def test_no_file_outside_the_header_s_folder_is_read(folder, ending, named):
+    path = folder / f"scan{ending}"
+    header = HEADERS[".mhd" if ending.startswith(".m") else ".nhdr"]
+    path.write_text(header + named.format(outside=folder.parent) + "\n\n")
+    with pytest.raises(VolumeError, match=r"header names the data file .*, expected .* same folder"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        META + "Comment = x\n" * 10000 + "ElementDataFile = ../secret.raw\n",
+        META + "ElementDataFile : ../secret.raw\n",
+        META + "ElementDataFile\0 = ../secret.raw\n",
+        META + "elementdatafile = LOCAL\nElementDataFile = ../secret.raw\n",
+        NRRD + "# " + "x" * 200000 + "\n" + "data file: ../secret.raw\n",
+        NRRD + "\x0b\nDATAFILE: ../secret.raw\n",
+        NRRD + "# \x85\rdata file: ../secret.raw\n",
+    ],
+)
+def test_no_way_to_write_the_field_passes_the_check(folder, header):
+    path = folder / ("scan.mhd" if header.startswith(META) else "scan.nhdr")
+    path.write_text(header, encoding="latin-1", newline="")
+    with pytest.raises(VolumeError, match="expected a name of a file in the same folder"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("ending", HEADERS)
+@pytest.mark.parametrize(
+    "named", ["%s%s%s%s.raw 1 4 1", "%n.raw 1 2 1", "%1$c%1$c/secret.raw 46 46 1", "a%d%d.raw 1 2 1"]
+)
+def test_a_pattern_that_reads_memory_is_refused(folder, ending, named):
+    """ITK hands it to printf: the first one ended the process."""
+    path = folder / f"scan{ending}"
+    path.write_text(HEADERS[ending] + named + "\n")
+    with pytest.raises(VolumeError, match=r"expected a name with one number such as 'slice%03d\.raw 1 20 1'"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("named", ["s%02d.raw 1 999999999 1", "s%02d.raw 1 2 0", "s%02d.raw 1 3 1"])
+def test_slices_that_are_not_there_are_refused(folder, named):
+    path = folder / "scan.mhd"
+    path.write_text(HEADERS[".mhd"] + named + "\n")
+    with pytest.raises(VolumeError, match=r"expected (a name with one number|it in the same folder)"):
+        read_volume(path)
+
+
+def test_listed_slices_are_asked_for_no_more_than_they_hold(folder):
+    """A list of small files could ask for any amount of memory."""
+    path = folder / "scan.mhd"
+    text = META.replace("4 3 2", "40000 40000 2") + "ElementDataFile = LIST\ns01.raw\ns02.raw\n"
+    path.write_text(text)
+    assert held_bytes(path, nrrd=False) == VOXELS.size
+    with pytest.raises(VolumeError, match="the header asks for 3200 MB of data but the file holds at most"):
+        read_volume(path)
+
+
+def test_a_header_without_end_is_refused(folder):
+    path = folder / "scan.nhdr"
+    path.write_bytes(NRRD.encode() + b"# x\n" * (5 * 2**20))
+    with pytest.raises(VolumeError, match="does not end within 16 MB"):
+        read_volume(path)
