@@ -120,3 +120,38 @@ def test_a_header_without_end_is_refused(folder):
     path.write_bytes(NRRD.encode() + b"# x\n" * (5 * 2**20))
     with pytest.raises(VolumeError, match="does not end within 16 MB"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "line",
+    ["{}", "{}: x", "{}: x:=y", "type: {}", "space: {}", "kinds: {} a b", 'labels: "{}', "content: {}"],
+)
+def test_a_field_that_overflows_itk_s_buffer_is_refused(folder, line, separator):
+    """Found by benchmarks/fuzz.py: an error that quotes it ended the process."""
+    path = folder / "scan.nhdr"
+    path.write_bytes(
+        (NRRD + "# x" + separator + line.format("f" * 1200) + "\ndata file: schädel.raw\n").encode()
+    )
+    with pytest.raises(
+        VolumeError, match=r"its header has a field of 12\d\d bytes, expected at most 400: '.*'\.$"
+    ):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("line", ["# {}", "key:={}", "key:=content: {}", "{}:=value"])
+def test_comments_and_values_of_any_length_are_passed_over(folder, line):
+    path = folder / "scan.nhdr"
+    path.write_text(NRRD + line.format("f" * 5000) + "\ndata file: schädel.raw\n", encoding="utf-8")
+    np.testing.assert_array_equal(read_volume(path).array, VOXELS)
+
+
+@pytest.mark.parametrize("axes", ["-1", "0", "99", "x"])
+def test_a_number_of_axes_that_cannot_be_is_refused(tmp_path, axes):
+    """ITK never came back from -1."""
+    path = tmp_path / "x.mhd"
+    (tmp_path / "a.raw").write_bytes(bytes(60))
+    text = f"NDims = {axes}\nDimSize = 5 4 3\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+    path.write_text(text)
+    with pytest.raises(VolumeError, match="axes, expected 2 to 4"):
+        read_volume(path)

@@ -14,12 +14,14 @@ __all__ = ["held_bytes"]
 
 _MOST_HEADER_BYTES = 2**24
 _MOST_HEADER_LINES = 2**14
+_MOST_FIELD_BYTES = 400
 _MOST_FILES = 2**16
 # Wider than what ITK takes for these fields: what it might open must not be passed over here.
 _NRRD_FIELD = re.compile(rb"(?:^|[\r\n])\s*data ?file:(?!=)[ \t]*([^\r\n]*)", re.IGNORECASE)
 _META_FIELD = re.compile(rb"ElementDataFile[^=:]*[=:]\s*([^\r\n]*)", re.IGNORECASE)
-_HEADER_END = re.compile(rb"\r?\n\r?\n|\r\r")
+_HEADER_END = re.compile(rb"\n\r?\n")
 _NRRD_RAW = re.compile(rb"[\r\n]encoding:\s*raw\s*[\r\n]", re.IGNORECASE)
+_META_AXES = re.compile(rb"NDims\s*[=:]\s*([^\r\n]*)", re.IGNORECASE)
 _META_COMPRESSED = re.compile(rb"CompressedData\s*[=:]\s*true", re.IGNORECASE)
 _NUMBERED = re.compile(r"([^%]*)%(0?\d?)d([^%]*?)\s+(\d{1,9})\s+(\d{1,9})(?:\s+(\d{1,9}))?(?:\s+\d)?")
 
@@ -45,13 +47,33 @@ def held_bytes(path: Path, nrrd: bool) -> float:
     end = _HEADER_END.search(head)
     if len(head) == _MOST_HEADER_BYTES and not (end if nrrd else named):
         raise VolumeError(f"its header does not end within {_MOST_HEADER_BYTES >> 20} MB, expected that.")
-    lines = head.count(b"\n", 0, end.start() if end else None)
-    if nrrd and lines > _MOST_HEADER_LINES:
-        # ITK compares each line with all before it: a million take hours.
-        raise VolumeError(f"its header has {lines} lines, expected at most {_MOST_HEADER_LINES}.")
+    axes = None if nrrd else _META_AXES.search(head)
+    if axes is not None and not re.fullmatch(rb"\s*[1-9]\s*", axes[1]):
+        # ITK allocates for ever when there are fewer than none.
+        raise VolumeError(
+            f"its header says that it has '{printable(axes[1].decode('latin-1'))}' axes, expected 2 to 4."
+        )
+    if nrrd:
+        _check_lines(head[: end.start() if end else None])
     files = {file for field in named for file in _files(path.parent, field[1], head[field.end() :])}
     plain = _NRRD_RAW.search(head) if nrrd else not _META_COMPRESSED.search(head)
     return sum(file.stat().st_size for file in files or {path}) * (1 if plain else DEFLATE_RATIO)
+
+
+def _check_lines(header: bytes) -> None:
+    """Refuse what ITK's parser of NRRD headers cannot cope with."""
+    lines = re.split(rb"\r\n?|\n", header)
+    if len(lines) > _MOST_HEADER_LINES:
+        # Each is compared with all before it: a million take hours.
+        raise VolumeError(f"its header has {len(lines)} lines, expected at most {_MOST_HEADER_LINES}.")
+    for line in lines:
+        # Errors quote a field in a buffer of 1025 bytes, which is not looked after: a longer one overflows.
+        is_field = not line.startswith(b"#") and not re.match(rb"(?:(?!: ).)*:=", line, re.DOTALL)
+        if is_field and len(line) > _MOST_FIELD_BYTES:
+            raise VolumeError(
+                f"its header has a field of {len(line)} bytes, expected at most {_MOST_FIELD_BYTES}: "
+                f"'{printable(line[:40].decode('latin-1'))}...'."
+            )
 
 
 def _files(folder: Path, value: bytes, rest: bytes) -> list[Path]:
