@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medsam.formats.common import told
+from napari_medsam.formats.common import flush_files, told
 from napari_medsam.formats.nifti import read_nifti, write_nifti
 from napari_medsam.geometry import Geometry, Volume, VolumeError
 from napari_medsam.windowing import guess_modality
@@ -89,6 +89,7 @@ def write_nnunet(cases: Iterable[NnunetCase], folder: str | Path) -> dict[str, i
         temporary = folder.with_name(f".napari-medsam-{secrets.token_hex(6)}")
         try:
             labels = _fill(cases, temporary)
+            flush_files(temporary)
             temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -24,6 +24,7 @@ __all__ = [
     "chosen_volume",
     "colours_to_rgb",
     "file_state",
+    "flush_files",
     "is_gzip",
     "no_stderr",
     "placed",
@@ -250,6 +251,13 @@ def _shown(path: Path) -> str:
         if len(text) <= _LONGEST_SHOWN
         else f"{text[: _LONGEST_SHOWN // 2]}...{text[-_LONGEST_SHOWN // 2 :]}"
     )
+
+
+def flush_files(folder: Path) -> None:
+    """Wait until all files of a folder are on disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush(path)
 
 
 def _flush(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,19 +20,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 __all__ = ["WithinFile", "dicom_library", "header_of", "referenced_series", "understood"]
-
-_FAULTS = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What pydicom and highdicom raise on files that are damaged or that leave out what they must say."""
 
 
 class WithinFile(BufferedReader):
@@ -80,12 +66,9 @@ def understood() -> Iterator[None]:
             # They tell of values a little out of the standard, of which archives are full.
             warnings.simplefilter("ignore")
             yield
-    except (GeometryError, SegmentationError, VolumeError):
+    except (GeometryError, SegmentationError, VolumeError, OSError, MemoryError):
         raise
-    except Exception as error:
-        # pydicom has one error of its own for lengths, of no common base.
-        if not isinstance(error, _FAULTS) and type(error).__name__ != "BytesLengthException":
-            raise
+    except Exception as error:  # noqa: BLE001 - pydicom and highdicom raise anything, their database too
         raise VolumeError(
             "the DICOM object is damaged or lacks something it must say "
             f"({type(error).__name__}: {printable(str(error)).rstrip('.')})."
@@ -101,14 +84,14 @@ def header_of(path: Path) -> Dataset:
         When it is no DICOM file, or damaged.
     """
     pydicom = dicom_library("pydicom")
-    try:
-        with understood(), WithinFile(path) as stream:
+    with understood(), WithinFile(path) as stream:
+        try:
             header = pydicom.dcmread(stream, stop_before_pixels=True)
-            # Elements are decoded when somebody asks for them: now, while errors are told.
-            list(header)
-            return header
-    except pydicom.errors.InvalidDicomError:
-        raise VolumeError("the content is not DICOM, expected a DICOM file.") from None
+        except pydicom.errors.InvalidDicomError:
+            raise VolumeError("the content is not DICOM, expected a DICOM file.") from None
+        # Elements are decoded when somebody asks for them: now, while errors are told.
+        list(header)
+    return header
 
 
 def referenced_series(header: Dataset) -> tuple[str, ...]:

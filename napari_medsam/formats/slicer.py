@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_medsam.formats.common import GZIP_LEVEL
+from napari_medsam.formats.common import GZIP_LEVEL, printable
 from napari_medsam.formats.itk import read_all
 from napari_medsam.geometry import VolumeError
 from napari_medsam.segments import (
@@ -174,7 +174,7 @@ def _whole(text: str | None, default: int) -> int:
     if not text:
         return default
     if not re.fullmatch(r"\s*\d{1,10}\s*", text):
-        raise VolumeError(f"a segment's label or layer is '{text[:40]}', expected a whole number.")
+        raise VolumeError(f"a segment's label or layer is '{printable(text, 40)}', expected a whole number.")
     return int(text)
 
 
