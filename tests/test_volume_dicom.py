@@ -301,6 +301,7 @@ def test_slices_that_lie_nowhere_are_told(tmp_path):
         ("ImageOrientationPatient", [1, 0, 0], "expected 6 numbers"),
         ("ImagePositionPatient", [1, 2], "expected 3 numbers"),
         ("PixelSpacing", [0, 0], "positive"),
+        ("ImageOrientationPatient", ["1e300"] * 6, "perpendicular"),
         ("NumberOfFrames", 0, "at least 1"),
         ("NumberOfFrames", 2**31 - 1, "asks for"),
         ("Rows", 0, "0 rows and 10 columns"),
