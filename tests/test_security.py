@@ -69,7 +69,7 @@ def run_without_network(code, argv, folder):
             "QT_QPA_PLATFORM": "offscreen",
         },
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
     )
 
