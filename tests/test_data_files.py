@@ -148,6 +148,14 @@ def test_numbers_of_axes_that_end_the_process_or_never_end_are_refused(folder, a
         read_volume(path)
 
 
+def test_more_axes_than_itk_has_room_for_are_refused(folder):
+    path = folder / "scan.mhd"
+    axes = META.replace("NDims = 3", "NDims = 50").replace("4 3 2", " ".join(["1"] * 50))
+    path.write_text(axes + f"TransformMatrix = {'0 ' * 2500}\nElementDataFile = s01.raw\n")
+    with pytest.raises(VolumeError, match=r"its header's NDims is '50', expected 2 to 4\.$"):
+        read_volume(path)
+
+
 @pytest.mark.parametrize("field", ["Name", "Comment", "ObjectSubType", "AnatomicalOrientation", "Modality"])
 @pytest.mark.parametrize("size", [260, 399, 5000])
 def test_a_text_that_overflows_its_place_is_refused(folder, field, size):

@@ -65,8 +65,8 @@ def held_bytes(path: Path, nrrd: bool) -> float:
 def _check_meta(header: bytes) -> None:
     """Refuse what ITK's parser of MetaImage headers cannot cope with."""
     for found in _META_AXES.finditer(header):
-        if not re.fullmatch(rb"\s*\d\d?\s*", found[1]):
-            # Below 0 it fills memory that is not its own.
+        if not re.fullmatch(rb"\s*0?\d\s*", found[1]):
+            # Below 0, and above 10, it fills memory that is not its own.
             text = printable(found[1].decode("latin-1"), 40)
             raise VolumeError(f"its header's NDims is '{text}', expected 2 to 4.")
     for found in _META_TEXT.finditer(header):
