@@ -134,6 +134,23 @@ def test_every_lossless_encoding_gives_the_same_voxels(tmp_path, syntax):
     assert volume.geometry.origin == (1.0, 2.0, 3.0)
 
 
+@pytest.mark.parametrize("segments", [0, 16, 2**32 - 1])
+def test_an_rle_frame_of_impossible_segments_is_refused(tmp_path, segments):
+    """Found by benchmarks/fuzz.py: GDCM divides by their number, which ends the process."""
+    image = dataset(np.ones(SHAPE[1:], np.int16), ImageOrientationPatient=AXIAL, SliceThickness=4)
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.compress(RLELossless, encoding_plugin="pydicom")
+    path = save(image, tmp_path / "slice.dcm", RLELossless)
+    content = path.read_bytes()
+    frame = content.index(b"\xfe\xff\x00\xe0", content.index(b"\xe0\x7f\x10\x00") + 16) + 8
+    path.write_bytes(content[:frame] + segments.to_bytes(4, "little") + content[frame + 4 :])
+    with pytest.raises(
+        VolumeError, match=rf"frame at byte {frame} has {segments} segments, expected 1 to 15"
+    ):
+        read_volume(path)
+
+
 def test_hounsfield_units_come_out_as_integers(tmp_path):
     pixels = save_series(tmp_path / "ct", RescaleSlope=1, RescaleIntercept=-1024, BitsStored=12, HighBit=11)
     volume = read_volume(tmp_path / "ct")
@@ -301,6 +318,7 @@ def test_slices_that_lie_nowhere_are_told(tmp_path):
         ("ImageOrientationPatient", [1, 0, 0], "expected 6 numbers"),
         ("ImagePositionPatient", [1, 2], "expected 3 numbers"),
         ("PixelSpacing", [0, 0], "positive"),
+        ("ImageOrientationPatient", ["1e300"] * 6, "perpendicular"),
         ("NumberOfFrames", 0, "at least 1"),
         ("NumberOfFrames", 2**31 - 1, "asks for"),
         ("Rows", 0, "0 rows and 10 columns"),

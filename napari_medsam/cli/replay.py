@@ -66,7 +66,7 @@ def replay(
         read_document,
         session_path,
         session_to_json,
-        write_session,
+        session_written,
     )
     from napari_medsam.volume import read_volume
 
@@ -95,8 +95,9 @@ def replay(
         for _ in replaying.replay(again, content.steps, load if model is None else None):
             bar.advance(task)
     found = replaying.difference(again, content)
-    write_output(output, again.labels, volume.geometry, again.objects.values(), image, series)
-    made = write_session(session_to_json(Snapshot.of(again)), session_path(output))
+    made = session_path(output)
+    with session_written(session_to_json(Snapshot.of(again)), made):
+        write_output(output, again.labels, volume.geometry, again.objects.values(), image, series)
     if as_json:
         print_json({"output": str(output), "session": str(made), "different_voxels": found.voxels})
         return

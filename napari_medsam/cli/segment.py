@@ -216,7 +216,7 @@ def segment(
     check_output(output, image, series)
     check_report(report, output)
     from napari_medsam.session import Session
-    from napari_medsam.session_file import Snapshot, session_path, session_to_json, write_session
+    from napari_medsam.session_file import Snapshot, session_path, session_to_json, session_written
     from napari_medsam.volume import read_volume
     from napari_medsam.windowing import guess_modality, parse_window
 
@@ -233,8 +233,9 @@ def segment(
     _run(session, objects, ranges, carry)
     reviews = {thing.label: session.review(thing.label, _axis_of(thing)) for thing in objects}
     found = [_found(session, thing, reviews[thing.label]) for thing in objects]
-    write_output(output, session.labels, volume.geometry, session.objects.values(), image, series)
-    made = write_session(session_to_json(Snapshot.of(session)), session_path(output))
+    made = session_path(output)
+    with session_written(session_to_json(Snapshot.of(session)), made):
+        write_output(output, session.labels, volume.geometry, session.objects.values(), image, series)
     picture = write_report(report, reviews, {each.label: each.name for each in found}) if report else None
     seconds = time.perf_counter() - started
 

@@ -121,10 +121,11 @@ def run_demo(
     ------
     PhantomError
         When there is no such phantom.
-    OSError
-        When the folder cannot be written to.
+    VolumeError, OSError
+        When the folder cannot be written to; each file of an earlier demo stays whole.
     """
     from napari_medsam.export import Segmentation, write_segmentation
+    from napari_medsam.formats.common import replacing, told
     from napari_medsam.session import Session
     from napari_medsam.session_file import Snapshot, session_path, session_to_json, write_session
 
@@ -139,7 +140,8 @@ def run_demo(
     image = _write_image(volume, folder / "ct.nii.gz")
     reference, *beside = write(phantom.labels, "reference.nii.gz")
     prompts = folder / "prompts.json"
-    prompts.write_text(prompts_to_json(objects, volume.geometry), encoding="utf-8")
+    with told(prompts, "written"), replacing(prompts, ".json") as temporary:
+        temporary.write_text(prompts_to_json(objects, volume.geometry), encoding="utf-8")
 
     window = default_window(volume)
     session = Session(volume, predictor, window=window, model_name="default")
@@ -161,7 +163,9 @@ def run_demo(
     more.append(write_session(session_to_json(Snapshot.of(session)), session_path(segmentation)))
     picture = folder / "overview.png"
     scores = {organ.label: organ.dice for organ in organs}
-    draw_overview(volume, session.labels, objects, scores, window=window).save(picture, optimize=True)
+    drawn_organs = draw_overview(volume, session.labels, objects, scores, window=window)
+    with told(picture, "written"), replacing(picture, ".png") as temporary:
+        drawn_organs.save(temporary, optimize=True)
     return DemoResult(
         organs,
         image,
@@ -204,9 +208,9 @@ def _score(thing: ObjectPrompts, phantom: Phantom, labels: NDArray, seconds: flo
 
 def _write_image(volume: Volume, path: Path) -> Path:
     """Write a CT as NIfTI, complete or not at all."""
+    from napari_medsam.formats.common import replacing, told
     from napari_medsam.formats.nifti import write_nifti
 
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    unfinished.unlink(missing_ok=True)
-    write_nifti(volume.array, volume.geometry, unfinished)
-    return unfinished.replace(path)
+    with told(path, "written"), replacing(path, ".nii.gz") as temporary:
+        write_nifti(volume.array, volume.geometry, temporary)
+    return path

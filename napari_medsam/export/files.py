@@ -278,24 +278,18 @@ def _renamed(segmentation: Segmentation, table: dict[int, bids.LabelRow]) -> Seg
 def _write_nifti(segmentation: Segmentation, path: Path, suffix: str, sources: Sequence[str]) -> list[Path]:
     flat = segmentation.flattened()
     table, description = bids.free_sidecars(path)
-    fresh = [beside for beside in (table, description) if not beside.exists()]
-    try:
-        with ExitStack() as files:
-            # The label map takes its place last: with it there, the others are.
-            voxels = files.enter_context(replacing(path, suffix))
-            names = [(caret.ECODES[0], caret.build_label_table(flat.segments))]
-            write_nifti(flat.labels, flat.geometry, voxels, names)
-            _check(_read(voxels, None), flat)
-            for beside, text in (
-                (table, bids.table_text(flat.segments)),
-                (description, bids.description_text(sources, __version__, overlaps=flat is not segmentation)),
-            ):
-                temporary = files.enter_context(replacing(beside, beside.suffix))
-                temporary.write_text(text, encoding="utf-8")
-    except Exception:
-        for beside in fresh:
-            beside.unlink(missing_ok=True)
-        raise
+    with ExitStack() as files:
+        # The label map takes its place last: with it there, the others are.
+        voxels = files.enter_context(replacing(path, suffix))
+        names = [(caret.ECODES[0], caret.build_label_table(flat.segments))]
+        write_nifti(flat.labels, flat.geometry, voxels, names)
+        _check(_read(voxels, None), flat)
+        for beside, text in (
+            (table, bids.table_text(flat.segments)),
+            (description, bids.description_text(sources, __version__, overlaps=flat is not segmentation)),
+        ):
+            temporary = files.enter_context(replacing(beside, beside.suffix))
+            temporary.write_text(text, encoding="utf-8")
     return [path, table, description]
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medsam.formats.common import told
+from napari_medsam.formats.common import replacing, told
 from napari_medsam.formats.nifti import read_nifti, write_nifti
 from napari_medsam.geometry import Geometry, Volume, VolumeError
 from napari_medsam.windowing import guess_modality
@@ -86,13 +84,8 @@ def write_nnunet(cases: Iterable[NnunetCase], folder: str | Path) -> dict[str, i
             raise VolumeError("nnU-Net wants a folder named like Dataset123_Liver, three digits and a name.")
         if folder.exists():
             raise VolumeError("it exists already, expected a new folder.")
-        temporary = folder.with_name(f".napari-medsam-{secrets.token_hex(6)}")
-        try:
-            labels = _fill(cases, temporary)
-            temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return labels
+        with replacing(folder, "") as temporary:
+            return _fill(cases, temporary)
 
 
 def _fill(cases: Iterable[NnunetCase], folder: Path) -> dict[str, int]:

@@ -52,12 +52,16 @@ def parse_label_table(content: bytes) -> dict[int, tuple[str, Color]] | None:
     dict or None
         None when it is no label table.
     """
-    # A document type could define entities that unfold without end; a label table has none.
-    if b"CaretExtension" not in content[:1024] or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+    if b"CaretExtension" not in content[:1024]:
         return None
     found: dict[int, tuple[str, Color]] = {}
     try:
-        rows = ElementTree.fromstring(content.rstrip(b"\0 \r\n\t")).findall(".//LabelTable/Label")
+        # As text, whatever encoding the XML claims: in UTF-16, what follows would be passed over.
+        text = content.rstrip(b"\0 \r\n\t").decode()
+        # A document type could define entities that unfold without end; a label table has none.
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
+            return None
+        rows = ElementTree.fromstring(text).findall(".//LabelTable/Label")
         for row in rows[:_MOST_LABELS]:
             red, green, blue = (round(float(row.get(field, "1")) * 255) for field in _FIELDS)
             label, name = int(row.get("Key", "")), row.text or ""

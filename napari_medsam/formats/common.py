@@ -4,8 +4,10 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
 
@@ -214,7 +216,9 @@ def file_state(path: Path) -> FileState:
 
 @contextmanager
 def replacing(path: Path, suffix: str) -> Iterator[Path]:
-    """Give a temporary file's name beside `path`, which takes the file's place when all went well.
+    """Give a temporary name beside `path`; the file or folder takes its place when all went well.
+
+    Those replaced within each other take their places together, once the outermost is complete, or none does.
 
     Parameters
     ----------
@@ -222,24 +226,111 @@ def replacing(path: Path, suffix: str) -> Iterator[Path]:
         What is to be there in the end, complete; an older file stays as it was if something goes wrong.
     suffix
         How the temporary name ends, for those who tell a format by it.
+
+    Raises
+    ------
+    VolumeError
+        When the file is complete, but cannot take its place.
     """
     target = Path(os.path.realpath(path))  # a link stays a link, its target is replaced
-    temporary = target.parent / f".napari-medsam-{secrets.token_hex(6)}{suffix}"
+    temporary = _beside(target, suffix)
+    with _together() as complete:
+        try:
+            yield temporary
+            for each in temporary.rglob("*") if temporary.is_dir() else [temporary]:
+                if each.is_file():
+                    _flush(each)
+        except BaseException as error:
+            _remove(temporary)
+            if isinstance(error, OSError) and error.filename in (str(temporary), temporary):
+                # Nobody has ever seen that name: the file that was asked for is what cannot be written.
+                error.filename = str(path)
+            raise
+        complete.append((path, temporary, target))
+
+
+_Complete = list[tuple[Path, Path, Path]]
+_COMPLETE: ContextVar[_Complete | None] = ContextVar("_COMPLETE", default=None)
+
+
+@contextmanager
+def _together() -> Iterator[_Complete]:
+    """Collect files until the outermost one is complete, and let them take their places then."""
+    outer = _COMPLETE.get()
+    if outer is not None:
+        yield outer
+        return
+    complete: _Complete = []
+    token = _COMPLETE.set(complete)
     try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(target)
-    except OSError as error:
-        if error.filename is not None and Path(error.filename) == temporary:
-            # Nobody has ever seen that name: the file that was asked for is what cannot be written.
-            error.filename = str(path)
-        raise
+        yield complete
+        _take_places(complete)
     finally:
-        temporary.unlink(missing_ok=True)
+        _COMPLETE.reset(token)
+        for _, temporary, _ in complete:
+            _remove(temporary)
     if os.name == "posix":
-        # The file is in place; a file system that cannot flush a folder is no reason to call it unwritten.
+        # The files are in place; a file system that cannot flush a folder is no reason to call it unwritten.
         with suppress(OSError):
-            _flush(target.parent)
+            for folder in {target.parent for _, _, target in complete}:
+                _flush(folder)
+
+
+def _take_places(complete: _Complete) -> None:
+    """Rename all, or none: what was replaced before one was refused comes back."""
+    replaced: list[tuple[Path, Path | None]] = []
+    try:
+        for path, temporary, target in complete:
+            with told(path, "written"):
+                is_last = len(replaced) == len(complete) - 1
+                old = None if is_last or not target.exists() else _second_name(target)
+                try:
+                    temporary.replace(target)
+                except BaseException:
+                    if old is not None:
+                        _remove(old)
+                    raise
+                replaced.append((target, old))
+    except BaseException:
+        for target, old in reversed(replaced):
+            # What cannot be brought back is not removed: it is there under its second name.
+            with suppress(OSError):
+                if old is None:
+                    _remove(target)
+                else:
+                    old.replace(target)
+        raise
+    for _, old in replaced:
+        if old is not None:
+            _remove(old)
+
+
+def _second_name(target: Path) -> Path:
+    """Give a file another name, and keep the first one."""
+    second = _beside(target, ".old")
+    try:
+        os.link(target, second)
+    except OSError:
+        # Not all file systems know links.
+        try:
+            shutil.copy2(target, second)
+        except BaseException:
+            _remove(second)
+            raise
+    return second
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    return target.parent / f".napari-medsam-{secrets.token_hex(6)}{suffix}"
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder of our own, if it is there; one that cannot be removed is no error."""
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _shown(path: Path) -> str:

@@ -15,14 +15,20 @@ __all__ = ["held_bytes"]
 _MOST_HEADER_BYTES = 2**24
 _MOST_HEADER_LINES = 2**14
 _MOST_FIELD_BYTES = 400
+_MOST_TEXT_BYTES = 250
 _MOST_FILES = 2**16
 # Wider than what ITK takes for these fields: what it might open must not be passed over here.
 _NRRD_FIELD = re.compile(rb"(?:^|[\r\n])\s*data ?file:(?!=)[ \t]*([^\r\n]*)", re.IGNORECASE)
 _META_FIELD = re.compile(rb"ElementDataFile[^=:]*[=:]\s*([^\r\n]*)", re.IGNORECASE)
 _HEADER_END = re.compile(rb"\n\r?\n")
 _NRRD_RAW = re.compile(rb"[\r\n]encoding:\s*raw\s*[\r\n]", re.IGNORECASE)
-_META_AXES = re.compile(rb"NDims\s*[=:]\s*([^\r\n]*)", re.IGNORECASE)
 _META_COMPRESSED = re.compile(rb"CompressedData\s*[=:]\s*true", re.IGNORECASE)
+_META_AXES = re.compile(rb"NDims[^=:]*[=:]\s*([^\n]*)", re.IGNORECASE)
+_META_TEXT = re.compile(
+    rb"(?:^|\n)[^=:\n]*?(Name|Comment|ObjectType|ObjectSubType|AcquisitionDate|DistanceUnits|Orientation|Modality|"
+    rb"ElementType|CompressedData|BinaryData|ByteOrderMSB|FileFormat)[^=:\n]*[=:]([^\n]*)",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(r"([^%]*)%(0?\d?)d([^%]*?)\s+(\d{1,9})\s+(\d{1,9})(?:\s+(\d{1,9}))?(?:\s+\d)?")
 
 
@@ -47,20 +53,32 @@ def held_bytes(path: Path, nrrd: bool) -> float:
     end = _HEADER_END.search(head)
     if len(head) == _MOST_HEADER_BYTES and not (end if nrrd else named):
         raise VolumeError(f"its header does not end within {_MOST_HEADER_BYTES >> 20} MB, expected that.")
-    axes = None if nrrd else _META_AXES.search(head)
-    if axes is not None and not re.fullmatch(rb"\s*[1-9]\s*", axes[1]):
-        # ITK allocates for ever when there are fewer than none.
-        raise VolumeError(
-            f"its header says that it has '{printable(axes[1].decode('latin-1'))}' axes, expected 2 to 4."
-        )
     if nrrd:
-        _check_lines(head[: end.start() if end else None])
+        _check_nrrd(head[: end.start() if end else None])
+    else:
+        _check_meta(head[: named[-1].end() if named else None])
     files = {file for field in named for file in _files(path.parent, field[1], head[field.end() :])}
     plain = _NRRD_RAW.search(head) if nrrd else not _META_COMPRESSED.search(head)
     return sum(file.stat().st_size for file in files or {path}) * (1 if plain else DEFLATE_RATIO)
 
 
-def _check_lines(header: bytes) -> None:
+def _check_meta(header: bytes) -> None:
+    """Refuse what ITK's parser of MetaImage headers cannot cope with."""
+    for found in _META_AXES.finditer(header):
+        if not re.fullmatch(rb"\s*0?\d\s*", found[1]):
+            # Below 0, and above 10, it fills memory that is not its own.
+            text = printable(found[1].decode("latin-1"), 40)
+            raise VolumeError(f"its header's NDims is '{text}', expected 2 to 4.")
+    for found in _META_TEXT.finditer(header):
+        size = len(found[2])
+        if size > _MOST_TEXT_BYTES:
+            # It is copied to a place of 255 bytes.
+            raise VolumeError(
+                f"its header's {found[1].decode()} has {size} bytes, expected at most {_MOST_TEXT_BYTES}."
+            )
+
+
+def _check_nrrd(header: bytes) -> None:
     """Refuse what ITK's parser of NRRD headers cannot cope with."""
     lines = re.split(rb"\r\n?|\n", header)
     if len(lines) > _MOST_HEADER_LINES:

@@ -142,6 +142,8 @@ def _described(files: list[DicomFile]) -> str:
     return f"'{first.series_uid}' ({first.modality}, {n_slices} slices, '{first.description}')"
 
 
+# Numbers of a damaged header are judged as values; numpy need not warn of them too.
+@np.errstate(over="ignore", invalid="ignore")
 def _read_slices(files: list[DicomFile], time_point: int | None, source: str) -> Volume:
     notes: list[str] = []
     slices = [part for file in files for part in file.slices]

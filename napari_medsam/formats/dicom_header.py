@@ -152,9 +152,7 @@ def read_dicom_header(path: Path) -> DicomFile | None:
         try:
             elements = _Parser(WindowedFile(stream, path.stat().st_size)).parse()
         except struct.error:
-            raise VolumeError(
-                "the file ends in the middle of an element, expected a whole DICOM file."
-            ) from None
+            raise VolumeError("the file ends in the middle of an element, expected a whole file.") from None
     if elements.pixels is None or _Tag.ROWS not in elements.top or elements.text(_Tag.MODALITY) in _NO_IMAGES:
         return None
     elements.check_pixels(path.stat().st_size)
@@ -224,9 +222,7 @@ class _Elements:
         """Compare the pixel data with what rows, columns and frames ask for."""
         rows, columns = self._short(_Tag.ROWS, 0), self._short(_Tag.COLUMNS, 0)
         if not (rows and columns):
-            raise VolumeError(
-                f"the image has {rows} rows and {columns} columns, expected one of each or more."
-            )
+            raise VolumeError(f"the image has {rows} rows and {columns} columns, expected 1 or more.")
         bytes_per_pixel = max(self._short(_Tag.SAMPLES, 1) * -(-self._short(_Tag.BITS, 16) // 8), 1)
         needed = rows * columns * self.frames * bytes_per_pixel
         if self.syntax not in _UNCOMPRESSED:
@@ -384,12 +380,17 @@ class _Parser:
 
     def _fragments(self, at: int, end: int) -> int:
         """Walk the fragments of compressed pixel data."""
+        first = at
         while at < end:
             tag, _, length, at = self._element(at, end)
             if tag == _SEQUENCE_END:
                 return at
             if tag != _ITEM or length == _UNDEFINED:
                 raise VolumeError(f"the pixel data at byte {at} is no fragment, expected undamaged DICOM.")
+            is_frame = self.elements.syntax == _RLE and at > first + _FRAGMENT_BYTES
+            if is_frame and (segments := self.data.unpack("<I", at)[0]) not in range(1, 16):
+                # GDCM divides by it.
+                raise VolumeError(f"the RLE frame at byte {at} has {segments} segments, expected 1 to 15.")
             at += length
         raise VolumeError(
             "the compressed pixel data has no end, expected a whole DICOM file; it is cut short."

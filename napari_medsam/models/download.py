@@ -13,6 +13,8 @@ from napari_medsam.models.specs import ModelSpec
 CHUNK_BYTES = 2**20
 TIMEOUT_S = 30
 NOT_SATISFIABLE, PARTIAL = 416, 206
+MOST_EXPECTED = 2
+"""How many times the size that was said may come before it is given up."""
 
 
 class DownloadError(OSError):
@@ -84,6 +86,11 @@ def _received(spec: ModelSpec, part: Path) -> Iterator[tuple[int, int]]:
                 # All of it had come before, or more than all: the digest will tell.
                 return
             reply.raise_for_status()
+            if spec.url.startswith("https:") and not reply.url.startswith("https:"):
+                raise DownloadError(
+                    f"{spec.url} leads to an address without encryption, which is not followed: fetch "
+                    f"{spec.file} from {spec.page} and put it into {part.parent}."
+                )
             if reply.status_code != PARTIAL:
                 done = 0
             announced = int(reply.headers.get("Content-Length", 0))
@@ -93,6 +100,9 @@ def _received(spec: ModelSpec, part: Path) -> Iterator[tuple[int, int]]:
                 _append(chunk, part, done)
                 done += len(chunk)
                 yield done, total
+                if done > MOST_EXPECTED * max(spec.size_bytes, announced):
+                    # Without end, it would fill the disk; the digest will tell.
+                    return
     except requests.RequestException as error:
         raise DownloadError(
             f"{spec.file} could not be fetched from {spec.url} ({_reason(error)}): try again, it goes on "

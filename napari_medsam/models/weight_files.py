@@ -20,6 +20,10 @@ from napari_medsam.models.specs import ModelError
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "module")
 """Keys under which training programs put the weights."""
 
+MOST_EXPANSION = 20
+ALWAYS_UNPACKED_BYTES = 2**26
+"""Weights hardly get smaller in a zip archive: one that unpacks to more is made to fill the memory."""
+
 BESIDE_WEIGHTS = (
     "argparse.Namespace",
     "numpy.core.multiarray._reconstruct",
@@ -127,7 +131,11 @@ def _can_be_mapped(path: Path) -> bool:
     if path.suffix.lower() == ".safetensors" or not _first_bytes(path).startswith(b"PK"):
         return False
     with zipfile.ZipFile(path) as archive:
-        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+        entries = archive.infolist()
+    unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
+    if unpacked > max(MOST_EXPANSION * packed, ALWAYS_UNPACKED_BYTES):
+        raise ValueError(f"it unpacks from {packed / 1e6:.3g} to {unpacked / 1e6:.3g} MB, as no weights do")
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
 
 
 class _Left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from napari_medsam.export import (
     series_files,
     write_segmentation,
 )
+from napari_medsam.formats.dicom_objects import understood
 from napari_medsam.formats.dicom_seg import IncompleteSeriesWarning
 from napari_medsam.terminology import term_for
 from napari_medsam.volume import Geometry, VolumeError, read_volume
@@ -376,3 +378,18 @@ def test_a_length_that_lies_asks_for_no_memory_and_an_unknown_type_gets_one_sent
         path.write_bytes(sound[:at] + damage + sound[at + len(damage) :])
         with pytest.raises(VolumeError, match=r"cannot be read: .* damaged"):
             read_segmentation(path, geometry=geometry)
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite3.ProgrammingError("type 'list' is not supported"), AssertionError("\n")]
+)
+def test_whatever_a_dicom_library_raises_is_one_sentence(error: Exception) -> None:
+    """Found by benchmarks/fuzz.py: highdicom's database did not take a value."""
+    with pytest.raises(VolumeError, match=r"^the DICOM object is damaged .*\)\.$"), understood():
+        raise error
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_the_disk_and_the_memory_are_not_blamed_on_the_file(error: Exception) -> None:
+    with pytest.raises(type(error)), understood():
+        raise error

@@ -380,3 +380,15 @@ def test_a_zip_that_is_no_checkpoint_is_refused(tmp_path):
         archive.writestr("readme.txt", "hello")
     with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
         read_sam(tmp_path / "weights.pth")
+
+
+def test_an_archive_that_unpacks_to_fill_the_memory_is_refused(tmp_path):
+    """Torch unpacked 256 MB, twice, from a quarter of a megabyte."""
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1 << 27))
+        archive.writestr("archive/version", "3")
+    with pytest.raises(
+        ModelError, match=r"it unpacks from 0\.131 to 134 MB, as no weights do\): .* original file"
+    ):
+        read_sam(path)

@@ -1,12 +1,15 @@
 """A download may stop at any time and goes on; what is not the published file never gets its name."""
 
+import errno
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from itertools import islice
+from pathlib import Path
 from socketserver import ThreadingTCPServer
 
 import pytest
@@ -177,6 +180,56 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(spec, in_the_wa
 
 class _NoRoom:
     free = 1000
+
+
+class HalfWritten:
+    """A file that takes half of what it is given, and then no more."""
+
+    def __init__(self, file, fault):
+        self.file, self.fault = file, fault
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def seek(self, *where):
+        return self.file.seek(*where)
+
+    def write(self, chunk):
+        self.file.write(chunk[: len(chunk) // 2])
+        raise OSError(self.fault, os.strerror(self.fault))
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("step", ["made", "half written", "renamed"])
+def test_a_disk_that_refuses_is_told_and_the_next_try_goes_on(spec, fault, step, monkeypatch, tmp_path):
+    folder = tmp_path / "models"
+    open_file = Path.open
+
+    def refuse(*asked, **more):
+        raise OSError(fault, os.strerror(fault))
+
+    def half(path, mode="r", *more):
+        file = open_file(path, mode, *more)
+        return HalfWritten(file, fault) if mode != "rb" else file
+
+    with monkeypatch.context() as patched:
+        match step:
+            case "made":
+                patched.setattr(Path, "mkdir", refuse)
+            case "half written":
+                patched.setattr(Path, "open", half)
+            case "renamed":
+                patched.setattr(os, "replace", refuse)
+        with pytest.raises(DownloadError, match=os.strerror(fault)) as told:
+            list(download(spec, folder))
+    assert str(told.value).startswith(f"{spec.file} cannot be put into {folder} (")
+    assert not (folder / spec.file).exists()
+    list(download(spec, folder))
+    assert [path.name for path in folder.iterdir()] == [spec.file]
+    assert (folder / spec.file).read_bytes() == CONTENT
 
 
 def test_weights_that_only_people_may_fetch_are_described(tmp_path):
