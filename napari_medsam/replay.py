@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,8 +73,9 @@ def replay(
             for change in step.changes:
                 if isinstance(change, (FactChange, VoxelChange)):
                     session.do_again(change)
-                elif (part := next(parts, None)) is not None:
-                    session.write(part)
+                else:
+                    for part in islice(parts, change.count):
+                        session.write(part)
         yield number
 
 

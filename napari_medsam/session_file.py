@@ -26,7 +26,7 @@ from napari_medsam import __version__, tasks
 from napari_medsam.export import SUFFIXES
 from napari_medsam.formats.common import replacing, told
 from napari_medsam.geometry import VolumeError
-from napari_medsam.journal import Change, FactChange, JournalError, PartWritten, Step, VoxelChange
+from napari_medsam.journal import FactChange, JournalError, PartWritten, Step, VoxelChange
 from napari_medsam.journal.json_form import (
     action_from_json,
     action_to_json,
@@ -299,7 +299,7 @@ def _step_to_json(step: Step) -> dict[str, Any]:
     said: list[dict[str, Any]] = []
     for change in step.lasting:
         if isinstance(change, PartWritten) and said and "written" in said[-1]:
-            said[-1]["written"] += 1
+            said[-1]["written"] += change.count
         elif isinstance(change, FactChange):
             said.append({key: part for key, part in change_to_json(change).items() if key != "before"})
         else:
@@ -312,15 +312,8 @@ def _step_from_json(value: Any, n: int) -> Step:
     if not isinstance(value, dict):
         raise PromptError(f"{name} must be a JSON object, not {reprlib.repr(value)}.")
     action = action_from_json({key: part for key, part in value.items() if key != "changes"}, name)
-    changes: list[Change] = []
-    for k, part in enumerate(listed(value.get("changes"), f"{name}.changes")):
-        here = f"{name}.changes[{k}]"
-        if isinstance(part, dict) and "written" in part:
-            count = whole_number(part["written"], f"{here}.written", 1, LARGEST_LABEL * 64)
-            changes += [PartWritten()] * count
-        else:
-            changes.append(change_from_json(part, here))
-    return Step(action, changes)
+    changes = listed(value.get("changes"), f"{name}.changes")
+    return Step(action, [change_from_json(each, f"{name}.changes[{k}]") for k, each in enumerate(changes)])
 
 
 def _report(value: Any, n: int) -> SliceReport:

@@ -9,46 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright_model import BrightModel
+import work_steps
+from work_steps import SHAPE, box, facts, make_volume, stroke
 
 from napari_medsam import recovery, tasks
 from napari_medsam.geometry import Geometry, Volume
-from napari_medsam.journal import Do
-from napari_medsam.predictor import SlicePredictor
-from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.recovery import Autosave, leftovers, recovery_folder
 from napari_medsam.session import Session
-from napari_medsam.windowing import Window
-
-SHAPE = (6, 20, 30)
-
-
-def make_volume(brightest=1.0):
-    voxels = np.zeros(SHAPE, np.float32)
-    voxels[1:5, 5:15, 10:20] = brightest
-    return Volume(voxels, Geometry(SHAPE, (3.0, 1.0, 1.0)), "MR", "", ())
 
 
 def make_session(volume=None):
-    predictor = SlicePredictor(BrightModel())
-    return Session(volume or make_volume(), predictor, window=Window(0.0, 1.0, "all"), model_name="bright")
-
-
-def box(session, label, index, corners=(3, 8, 17, 22)):
-    where = SliceIndex(0, index)
-    action = tasks.prompt(session, label, where)
-    with session.doing(action):
-        session.add_prompts(label, where, SlicePrompts(corners))
-    list(tasks.run(session, action))
-
-
-def stroke(session, index, value):
-    where = SliceIndex(0, index)
-    plane = where.take(session.labels).copy()
-    plane[2:4, 2 : 4 + index] = value
-    with session.doing(session.journal.action(Do.PAINT, value, where)):
-        session.set_plane(where, plane)
-        session.ledger.mark(value, where, "corrected")
+    return work_steps.make_session(volume or make_volume(), "bright")
 
 
 def work(session):
@@ -61,12 +32,6 @@ def work(session):
     session.redo()
     stroke(session, 0, 2)
     session.undo()
-
-
-def facts(session):
-    marks = {label: dict(marks) for label, marks in session.key_slices.items() if marks}
-    reports = {label: dict(known) for label, known in session.ledger.reports.items() if known}
-    return dict(session.objects), marks, reports
 
 
 def assert_same(found, expected):

@@ -10,19 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import work_steps
 from bright_model import BrightModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
+from work_steps import SHAPE, WINDOW, box, facts, stroke
 
 import napari_medsam.models
 from napari_medsam import tasks
 from napari_medsam.cli import app
 from napari_medsam.geometry import Geometry, Volume, VolumeError
-from napari_medsam.journal import Do, JournalError
+from napari_medsam.journal import JournalError
 from napari_medsam.predictor import SlicePredictor
-from napari_medsam.prompts import PromptError, SliceIndex, SlicePrompts
+from napari_medsam.prompts import PromptError, SliceIndex
 from napari_medsam.replay import difference, replay
 from napari_medsam.session import Session
 from napari_medsam.session_file import (
@@ -37,36 +39,13 @@ from napari_medsam.session_file import (
 from napari_medsam.volume import read_labels
 from napari_medsam.windowing import Window
 
-SHAPE = (6, 20, 30)
-WINDOW = Window(0.0, 1.0, "all")
-
 
 def make_volume():
-    voxels = np.zeros(SHAPE, np.float32)
-    voxels[1:5, 5:15, 10:20] = 1
-    return Volume(voxels, Geometry(SHAPE, (3.0, 1.0, 1.0)), "MR", "/home/somebody/scans/scan.nii.gz", ())
+    return work_steps.make_volume(source="/home/somebody/scans/scan.nii.gz")
 
 
 def make_session(window=WINDOW):
-    predictor = SlicePredictor(BrightModel())
-    return Session(make_volume(), predictor, window=window, model_name="/home/somebody/own.pth")
-
-
-def box(session, label, index, corners=(3, 8, 17, 22)):
-    where = SliceIndex(0, index)
-    action = tasks.prompt(session, label, where)
-    with session.doing(action):
-        session.add_prompts(label, where, SlicePrompts(corners))
-    list(tasks.run(session, action))
-
-
-def stroke(session, index, value):
-    where = SliceIndex(0, index)
-    plane = where.take(session.labels).copy()
-    plane[2:4, 2:6] = value
-    with session.doing(session.journal.action(Do.PAINT, value, where)):
-        session.set_plane(where, plane)
-        session.ledger.mark(value, where, "corrected")
+    return work_steps.make_session(make_volume(), "/home/somebody/own.pth", window)
 
 
 @pytest.fixture
@@ -92,12 +71,6 @@ def session():
 
 def said(session):
     return json.loads(json.dumps(session_to_json(Snapshot.of(session))))
-
-
-def facts(session):
-    marks = {label: dict(marks) for label, marks in session.key_slices.items() if marks}
-    reports = {label: dict(known) for label, known in session.ledger.reports.items() if known}
-    return dict(session.objects), marks, reports
 
 
 def test_a_session_is_made_again_from_the_image_alone(session):
@@ -245,6 +218,7 @@ BOMB = base64.b64encode(zlib.compress(bytes(1 << 28), 9)).decode()
         (["steps", 0, "slice"], [0, 99]),
         (["steps", 0, "changes"], None),
         (["steps", 0, "changes"], [{"written": 1 << 60}]),
+        (["steps", 0, "changes"], [{"written": 1, "fact": "key"}]),
         (["steps", 0, "changes"], [{"fact": "key", "label": 1, "slice": [0, 99], "after": "accepted"}]),
         (["steps", 1, "window"], "wide"),
         (["steps", 1, "axis"], 7),
@@ -272,6 +246,17 @@ def test_a_hostile_session_gets_one_sentence(session, path, value):
         list(replay(again, content_from_json(document_from_text(document), make_volume()).steps))
     assert type(told.value).__module__.startswith("napari_medsam.")
     assert str(told.value).count("\n") == 0
+
+
+def test_masks_that_a_session_only_claims_take_neither_memory_nor_time(session):
+    document = said(session)
+    changes = document["steps"][0]["changes"]
+    changes += [{"written": (1 << 31) - 1}] * 1000
+    content = content_from_json(document, make_volume())
+    assert len(content.steps[0].changes) == len(changes)
+    again = make_session()
+    list(replay(again, content.steps))
+    np.testing.assert_array_equal(again.labels, session.labels)
 
 
 @given(st.data())

@@ -157,7 +157,15 @@ class FactChange:
 
 @dataclass(frozen=True)
 class PartWritten:
-    """A mask that was computed has been written; what that changed stands before it."""
+    """Masks that were computed have been written; what that changed stands before it.
+
+    Attributes
+    ----------
+    count
+        How many, 1 or more.
+    """
+
+    count: int = 1
 
     n_bytes = 8
 

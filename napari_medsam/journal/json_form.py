@@ -80,7 +80,7 @@ def change_to_json(change: Change) -> dict[str, Any]:
             }
         }
     if isinstance(change, PartWritten):
-        return {"written": 1}
+        return {"written": change.count}
     write = _WRITE[change.kind]
     return {
         "fact": change.kind,
@@ -100,7 +100,8 @@ def change_from_json(value: Any, name: str) -> Change:
         start, shape = (_three(part[key], f"{name}.voxels.{key}") for key in ("start", "shape"))
         return VoxelChange(start, shape, _bytes(part["before"], name), _bytes(part["after"], name))
     if "written" in value:
-        return PartWritten()
+        only = fields(value, name, {"written"}, set())
+        return PartWritten(whole_number(only["written"], f"{name}.written", 1))
     fact = fields(value, name, {"fact", "label", "after"}, {"slice", "before"})
     if fact["fact"] not in _READ:
         raise PromptError(f"{name}.fact must be one of {', '.join(_READ)}, not {reprlib.repr(fact['fact'])}.")

@@ -62,7 +62,7 @@ class Keeper(QObject):
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._is_closing = False
         # Loading torch beside them would hold up dock and layers, which are being made just now.
-        QTimer.singleShot(0, self.segmenter.warm_up)
+        QTimer.singleShot(0, self.segmenter.loading.warm_up)
 
     @classmethod
     def of(cls, viewer: napari.Viewer) -> Keeper:

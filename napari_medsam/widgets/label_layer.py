@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
@@ -15,16 +14,9 @@ from napari_medsam.journal import Do
 from napari_medsam.prompts import ObjectPrompts, SliceIndex
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets.census import Census
-from napari_medsam.widgets.label_files import (
-    colours_of,
-    completed,
-    keep_terms,
-    label_map_of,
-    named_features,
-    names_of,
-    terms_of,
-)
+from napari_medsam.widgets.label_files import keep_terms, label_map_of, named_features, names_of, terms_of
 from napari_medsam.widgets.own_doing import OwnDoing
+from napari_medsam.widgets.palette import Palette
 from napari_medsam.widgets.planes import crossings
 
 if TYPE_CHECKING:
@@ -34,14 +26,11 @@ if TYPE_CHECKING:
 
     from napari_medsam.journal import Step
     from napari_medsam.propagation import SliceMask
-    from napari_medsam.segments import Color
 
 LOCKED = "Slice {} is accepted, so it stays as it is: press A to unlock it."
 CROSSES = "What lies on accepted slices stays as it is: unlock them (A) first."
 NOT_THROUGH = "Some slices are accepted, so paint on one slice at a time, in 2D, or unlock them (A) first."
 FLAT = 2
-N_COLOURS = 49
-"""Of a new label layer in napari: an object has its colour before it has a voxel."""
 PAINTING = {"paint", "erase", "fill", "polygon"}
 
 
@@ -63,8 +52,8 @@ class LabelLayer:
         None before there is anything to show, and after somebody deleted it.
     census
         Voxels of every label on every slice.
-    hidden
-        Labels that are not shown.
+    palette
+        Colours of the objects, and which are hidden.
     edited : Signal(set)
         Voxels of these labels have changed, whoever did it.
     chosen : Signal(int)
@@ -81,10 +70,9 @@ class LabelLayer:
         self.session, self.ndim, self.where = session, ndim, where
         self.layer: Labels | None = None
         self.census = Census(len(session.labels))
-        self.hidden: set[int] = set()
-        self._palette = label_colormap(N_COLOURS)
+        self.palette = Palette(session)
         self._ours = OwnDoing()
-        self._about_to_paint = self._in_stroke = self._is_recoloured = False
+        self._about_to_paint = self._in_stroke = False
         self._seen: tuple[SliceIndex, NDArray[np.uint16]] | None = None
 
     def make(self, label: int, **placement: Any) -> Labels:
@@ -110,7 +98,7 @@ class LabelLayer:
         if not (isinstance(layer.data, np.ndarray) and np.shares_memory(found, layer.data)):
             layer.data = found if layer.ndim == 3 else found[0]
         self.session.adopt(found, objects)
-        self.hidden.clear()
+        self.palette.hidden.clear()
         self.census = census
         self._take(layer, label)
         self.forget_undo()
@@ -121,8 +109,7 @@ class LabelLayer:
             for event, follow in self._followed(self.layer):
                 event.disconnect(follow)
             self.layer.mouse_drag_callbacks.remove(self._stroke)
-            if self._is_recoloured:
-                self.layer.colormap = self._palette
+            self.palette.leave(self.layer)
             self.layer = None
 
     def select(self, label: int) -> None:
@@ -131,14 +118,6 @@ class LabelLayer:
             if self.layer is not None:
                 self.layer.selected_label = label
         self.describe()
-
-    def colour(self, label: int) -> tuple[float, ...]:
-        """RGBA of an object, hidden or not, from 0 to 1."""
-        return tuple(self._palette.map(label))
-
-    def colours(self) -> dict[int, Color]:
-        """Red, green, blue of all objects, from 0 to 255."""
-        return colours_of(self._palette, list(self.session.objects))
 
     def describe(self) -> None:
         """Let the layer know the objects' names and codes: napari's own Save writes them."""
@@ -151,8 +130,8 @@ class LabelLayer:
 
     def show(self, label: int, is_shown: bool) -> None:
         """Show or hide an object; its voxels stay."""
-        if is_shown == (label in self.hidden):
-            self.hidden ^= {label}
+        if is_shown == (label in self.palette.hidden):
+            self.palette.hidden ^= {label}
             self._colour()
 
     def remove(self, label: int, into: int = 0) -> None:
@@ -160,7 +139,7 @@ class LabelLayer:
         self.notice()
         self.session.remove_object(label, self.census.slices(label), into)
         self.census.moved(label, into)
-        self.hidden.discard(label)
+        self.palette.hidden.discard(label)
         self.describe()
         self.refresh()
         self._look()
@@ -177,7 +156,7 @@ class LabelLayer:
     def restored(self) -> None:
         """Show labels that were put in place as a whole."""
         self.census = Census(len(self.session.labels), self.session.labels)
-        self.hidden.clear()
+        self.palette.hidden.clear()
         self._show_moved(set(self.session.objects))
 
     def forget_undo(self) -> None:
@@ -269,7 +248,7 @@ class LabelLayer:
         )
 
     def _show_moved(self, touched: set[int]) -> None:
-        self.hidden &= set(self.session.objects)
+        self.palette.hidden &= set(self.session.objects)
         self.describe()
         self.refresh()
         self._look()
@@ -314,7 +293,7 @@ class LabelLayer:
 
     def _take(self, layer: Labels, label: int) -> None:
         self.layer = layer
-        self._palette = layer.colormap
+        self.palette.choose(layer.colormap)
         layer.selected_label = label
         layer.preserve_labels = self.session.protect_others
         for event, follow in self._followed(layer):
@@ -324,19 +303,8 @@ class LabelLayer:
         self._look()
 
     def _colour(self) -> None:
-        self._palette, is_new = completed(self._palette, self.session.objects)
-        if self.layer is None or not (self.hidden or self._is_recoloured or is_new):
-            return
-        wanted: Any = self._palette
-        if self.hidden:
-            colours: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0)}
-            colours |= {each: self.colour(each) for each in self.session.objects}
-            # They keep their colours, for those who save the layer.
-            colours |= {each: (*self.colour(each)[:3], 0.0) for each in self.hidden}
-            wanted = DirectLabelColormap(color_dict=colours)
-        self._is_recoloured = bool(self.hidden)
         with self._ours:
-            self.layer.colormap = wanted
+            self.palette.put_on(self.layer)
 
     def _stroke(self, layer: Layer, event: Any) -> Iterator[None]:
         """Know that the mouse paints: what propagation writes meanwhile must not hide that."""
@@ -361,7 +329,7 @@ class LabelLayer:
 
     def _on_colormap(self, event: Any = None) -> None:
         if not self._ours and self.layer is not None:
-            self._palette = self.layer.colormap
+            self.palette.choose(self.layer.colormap)
             self._colour()
             self.edited.emit(set())
 

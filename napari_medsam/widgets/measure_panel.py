@@ -266,7 +266,7 @@ class MeasurePanel(Panel):
         for n, row in enumerate(rows):
             heading = QTableWidgetItem(row.found.name)
             if layers is not None:
-                heading.setIcon(colour_icon(layers.masks.colour(row.found.label)))
+                heading.setIcon(colour_icon(layers.masks.palette.colour(row.found.label)))
             self.table.setVerticalHeaderItem(n, heading)
         for column, texts in enumerate(cells.values()):
             for n, each in enumerate(texts):

@@ -74,13 +74,13 @@ class ModelPanel(Panel):
         self.download.setText("Cancel" if self._downloading else "Download")
 
     def _use(self) -> None:
-        self.segmenter.use_model(self.choice.currentData())
+        self.segmenter.loading.use(self.choice.currentData())
 
     def _own(self) -> None:
         kinds = " ".join("*" + suffix for suffix in WEIGHT_SUFFIXES)
         path, _ = QFileDialog.getOpenFileName(self, "Weights", "", f"Weights ({kinds})")
         if path:
-            self.segmenter.use_model(path)
+            self.segmenter.loading.use(path)
 
     def _download(self) -> None:
         if self._downloading:

@@ -80,8 +80,8 @@ class ObjectList(QWidget):
             size = volume_text(voxels * layers.session.volume.geometry.voxel_volume_ml)
             texts = layers.name(label), size, str(len(layers.census.slices(label)))
             name, *_ = (self._cell(row, column, text) for column, text in enumerate(texts))
-            name.setIcon(colour_icon(layers.masks.colour(label)))
-            shown = Qt.CheckState.Unchecked if label in layers.masks.hidden else Qt.CheckState.Checked
+            name.setIcon(colour_icon(layers.masks.palette.colour(label)))
+            shown = Qt.CheckState.Unchecked if label in layers.masks.palette.hidden else Qt.CheckState.Checked
             name.setCheckState(shown)
             if label == layers.label:
                 self.table.selectRow(row)

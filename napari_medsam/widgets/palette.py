@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.colormaps import DirectLabelColormap, label_colormap
@@ -12,8 +11,8 @@ from napari_medsam.widgets.label_files import colours_of, completed
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-    from napari_medsam.prompts import ObjectPrompts
     from napari_medsam.segments import Color
+    from napari_medsam.session import Session
 
 N_COLOURS = 49
 """Of a new label layer in napari: an object has its colour before it has a voxel."""
@@ -24,8 +23,8 @@ class Palette:
 
     Parameters
     ----------
-    objects
-        Of the session, by label; looked at anew each time.
+    session
+        Whose objects.
 
     Attributes
     ----------
@@ -33,9 +32,9 @@ class Palette:
         Labels that are not shown; they keep their colours.
     """
 
-    def __init__(self, objects: Mapping[int, ObjectPrompts]) -> None:
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.hidden: set[int] = set()
-        self._objects = objects
         self._chosen: Any = label_colormap(N_COLOURS)
         self._is_ours = False
 
@@ -45,7 +44,7 @@ class Palette:
 
     def colours(self) -> dict[int, Color]:
         """Red, green, blue of all objects, from 0 to 255."""
-        return colours_of(self._chosen, list(self._objects))
+        return colours_of(self._chosen, list(self.session.objects))
 
     def choose(self, colormap: Any) -> None:
         """Take a colormap of napari's from now on."""
@@ -53,13 +52,13 @@ class Palette:
 
     def put_on(self, layer: Labels | None) -> None:
         """Let a layer show every object that is not hidden, in its colour."""
-        self._chosen, is_new = completed(self._chosen, self._objects)
+        self._chosen, is_new = completed(self._chosen, self.session.objects)
         if layer is None or not (self.hidden or self._is_ours or is_new):
             return
         wanted = self._chosen
         if self.hidden:
             colours: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0)}
-            colours |= {each: self.colour(each) for each in self._objects}
+            colours |= {each: self.colour(each) for each in self.session.objects}
             # They keep their colours, for those who save the layer.
             colours |= {each: (*self.colour(each)[:3], 0.0) for each in self.hidden}
             wanted = DirectLabelColormap(color_dict=colours)

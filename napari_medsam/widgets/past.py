@@ -24,8 +24,7 @@ from napari_medsam.session_file import (
     write_session,
 )
 from napari_medsam.widgets import planes
-from napari_medsam.widgets.label_layer import N_COLOURS
-from napari_medsam.widgets.messages import tell
+from napari_medsam.widgets.palette import N_COLOURS
 from napari_medsam.widgets.runner import Priority
 from napari_medsam.windowing import apply_window
 
@@ -196,7 +195,7 @@ class Past:
             yield write_session(session_to_json(state), path)
 
         self.segmenter.progressed.emit(SAVE, 0, 0)
-        self.segmenter.runner.submit(SAVE, work, self.segmenter.saved.emit, self._end)
+        self.segmenter.runner.submit(SAVE, work, self.segmenter.saved.emit, self.segmenter.end)
 
     def open(self, path: Path) -> None:
         """Go on with a session file; what was done so far stays on disk, to be found again."""
@@ -218,7 +217,7 @@ class Past:
             _show_restored(layers)
 
         self.segmenter.progressed.emit(OPEN, 0, 0)
-        self.segmenter.runner.submit(OPEN, work, receive, self._end)
+        self.segmenter.runner.submit(OPEN, work, receive, self.segmenter.end)
 
     def saved(self, layers: SessionLayers) -> None:
         """Take note that all that was done is in a file of the user's."""
@@ -234,11 +233,6 @@ class Past:
         offer = self._offers.pop(id(layers), None)
         if offer is not None:
             offer.leftover.release()
-
-    def _end(self, error: Exception | None) -> None:
-        self.segmenter.progressed.emit("", 0, 0)
-        tell(error)
-        self.segmenter.changed.emit()
 
     def _autosave(self, layers: SessionLayers, **begin: Any) -> Autosave:
         assert self.folder is not None

@@ -102,7 +102,7 @@ def save_layers(
         Who writes, and who is told the path and how it ended; see `Runner.submit`.
     """
     state = Snapshot.of(layers.session)
-    work = partial(save_session, state, path, layers.masks.colours(), layers.series)
+    work = partial(save_session, state, path, layers.masks.palette.colours(), layers.series)
     layers.unsaved = False
 
     def ended(error: Exception | None) -> None:

@@ -27,12 +27,13 @@ from napari_medsam.widgets.history_panel import HistoryPanel, OfferBar
 from napari_medsam.widgets.keeper import Keeper
 from napari_medsam.widgets.measure_panel import MeasurePanel
 from napari_medsam.widgets.messages import NO_IMAGE
+from napari_medsam.widgets.model_loading import MODEL
 from napari_medsam.widgets.model_panel import ModelPanel
 from napari_medsam.widgets.object_list import ObjectList
 from napari_medsam.widgets.panels import CorrectionPanel, PropagationPanel, WindowPanel
 from napari_medsam.widgets.parts import ICON_PX, Fold, Panel, button, drawn_icon, main_window, note
 from napari_medsam.widgets.review import ReviewPanel
-from napari_medsam.widgets.segmenter import CORRECT, MODEL, SAVE
+from napari_medsam.widgets.segmenter import CORRECT, SAVE
 
 if TYPE_CHECKING:
     import napari

@@ -23,12 +23,13 @@ from napari_medsam.widgets.actions import bind_prompt_keys
 from napari_medsam.widgets.ahead import Ahead
 from napari_medsam.widgets.layers import SessionLayers
 from napari_medsam.widgets.messages import NO_IMAGE, NOT_IN_3D, OUTSIDE, UNTRAINED, tell
+from napari_medsam.widgets.model_loading import ModelLoading
 from napari_medsam.widgets.past import Past
 from napari_medsam.widgets.prompting import Prompting
 from napari_medsam.widgets.reviewing import Reviewing
 from napari_medsam.widgets.runner import Priority, Runner
 from napari_medsam.widgets.saving import default_path, save_layers
-from napari_medsam.widgets.shared_model import SharedModel, load_predictor
+from napari_medsam.widgets.shared_model import SharedModel
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from napari_medsam.propagation import SliceMask
     from napari_medsam.windowing import Window
 
-PROPAGATE, CORRECT, SAVE, MODEL = "propagate", "correct", "save", "model"
+PROPAGATE, CORRECT, SAVE = "propagate", "correct", "save"
 POINT = "point"
 
 
@@ -63,6 +64,10 @@ class Segmenter:
         Something that a front end shows may have changed: the image, objects, sizes, key slices.
     progressed : Signal(str, int, int)
         What is running, how much of it is done, and of how much; ``("", 0, 0)`` when it has ended.
+    sessions
+        Of all images that were segmented, with their layers.
+    loading
+        Loads the model, or another one.
     ahead
         Prepares slices that will be asked about.
     prompting
@@ -92,13 +97,14 @@ class Segmenter:
         self.viewer, self.runner = viewer, runner
         self.model = model or SharedModel()
         self.layers: SessionLayers | None = None
+        self.loading = ModelLoading(self)
         self.prompting = Prompting(runner)
         self.prompting.ended.connect(self.changed.emit)
         self.ahead = Ahead(runner, self.model)
         self.reviewing = Reviewing(self)
         self.past = Past(self, folder)
         self.changed.connect(lambda: self.ahead.look(self.layers))
-        self._all: list[SessionLayers] = []
+        self.sessions: list[SessionLayers] = []
         viewer.layers.selection.events.active.connect(self._on_active)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.current_step.connect(self._on_slice)
@@ -110,11 +116,11 @@ class Segmenter:
     @property
     def unsaved(self) -> list[SessionLayers]:
         """Sessions with work that is in no file."""
-        return [each for each in self._all if each.unsaved]
+        return [each for each in self.sessions if each.unsaved]
 
     def choose(self, image: Image) -> None:
         """Make an image the one to segment; one that cannot be is named and left."""
-        known = next((each for each in self._all if each.image == image), None)
+        known = next((each for each in self.sessions if each.image == image), None)
         if known is None:
             try:
                 volume = planes.volume_of(image)
@@ -128,7 +134,7 @@ class Segmenter:
             known.edited.connect(lambda labels: self.changed.emit())
             known.selected.connect(lambda label: self._on_slice())
             known.said.connect(show_warning)
-            self._all.append(known)
+            self.sessions.append(known)
             self.past.follow(known)
             if planes.UNKNOWN_SIZE in volume.notes:
                 show_warning(planes.UNKNOWN_SIZE)
@@ -210,7 +216,7 @@ class Segmenter:
 
         self.progressed.emit(PROPAGATE, 0, total)
         work = partial(tasks.parts_of, session, action)
-        self.runner.submit(PROPAGATE, work, receive, self._end, priority=Priority.BESIDE)
+        self.runner.submit(PROPAGATE, work, receive, self.end, priority=Priority.BESIDE)
 
     def stop(self) -> None:
         """Stop what is running after the slice that it is at; what was found stays."""
@@ -231,7 +237,7 @@ class Segmenter:
                 layers.put_corrected(part, is_key=not whole)
             self.changed.emit()
 
-        self.runner.submit(CORRECT, partial(tasks.parts_of, session, action), receive, self._end)
+        self.runner.submit(CORRECT, partial(tasks.parts_of, session, action), receive, self.end)
 
     def set_window(self, window: Window) -> None:
         """Let the model see other intensities, and predict the slice on screen again."""
@@ -243,28 +249,6 @@ class Segmenter:
         where = layers.where
         if where and where in layers.session.objects[layers.label].slices and not layers.key_kind:
             self.prompting.predict(layers, tasks.prompt(layers.session, layers.label, where))
-
-    def use_model(self, name: str) -> None:
-        """Load another model and use it from now on; the old one stays when that fails."""
-
-        def receive(predictor: Any) -> None:
-            self.model.replace(name, predictor)
-            for each in self._all:
-                each.session.model_name = name
-            self.changed.emit()
-
-        self.progressed.emit(MODEL, 0, 0)
-        self.runner.submit(MODEL, lambda: iter([load_predictor(name)]), receive, self._end)
-
-    def warm_up(self) -> None:
-        """Load the model before it is needed."""
-        self.runner.submit(
-            MODEL,
-            lambda: iter([self.model.predictor]),
-            lambda predictor: self.changed.emit(),
-            self._end,
-            priority=Priority.BESIDE,
-        )
 
     def use_labels(self, layer: Labels, resample: Resampling | None = None) -> None:
         """Go on with a label layer of the user's own.
@@ -308,8 +292,16 @@ class Segmenter:
             self.saved.emit(path)
 
         self.progressed.emit(SAVE, 0, 0)
-        save_layers(layers, target, self.runner, receive, self._end)
+        save_layers(layers, target, self.runner, receive, self.end)
         return True
+
+    def end(self, error: Exception | None) -> None:
+        """Let the front end know that what was running has ended, or why it failed."""
+        self.progressed.emit("", 0, 0)
+        if self.layers is not None and self.layers.where is None:
+            self.layers.masks.refresh()
+        tell(error)
+        self.changed.emit()
 
     def close(self) -> None:
         """Follow the viewer no more, and delete what was kept on disk: the work is saved, or not wanted."""
@@ -319,7 +311,7 @@ class Segmenter:
             event.disconnect(callback)
         self.viewer.dims.events.current_step.disconnect(self._on_slice)
         self.viewer.dims.events.order.disconnect(self._on_slice)
-        for each in self._all:
+        for each in self.sessions:
             self.past.forget(each)
             each.close()
 
@@ -365,13 +357,6 @@ class Segmenter:
             if self.layers is not known:
                 return
 
-    def _end(self, error: Exception | None) -> None:
-        self.progressed.emit("", 0, 0)
-        if self.layers is not None and self.layers.where is None:
-            self.layers.masks.refresh()
-        tell(error)
-        self.changed.emit()
-
     def _on_slice(self, event: Any = None) -> None:
         self.prompting.drop()
         self.changed.emit()
@@ -380,7 +365,7 @@ class Segmenter:
         active = self.viewer.layers.selection.active
         if active is None:
             return
-        owner = next((each for each in self._all if each.owns(active)), None)
+        owner = next((each for each in self.sessions if each.owns(active)), None)
         if owner is not None:
             if owner.labels is not None and owner.labels == active:
                 bind_prompt_keys(active, self)
@@ -389,11 +374,11 @@ class Segmenter:
             self.choose(active)
 
     def _on_removed(self, event: Any) -> None:
-        gone = next((each for each in self._all if each.image == event.value), None)
+        gone = next((each for each in self.sessions if each.image == event.value), None)
         if gone is None:
             return
         if not gone.unsaved:
-            self._all.remove(gone)
+            self.sessions.remove(gone)
             self.past.forget(gone)
             gone.close()
         if self.layers is gone:

@@ -8,8 +8,8 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 
+from napari_medsam.widgets.model_loading import ModelLoading
 from napari_medsam.widgets.segment import REFRESH_MS, SegmentWidget
-from napari_medsam.widgets.segmenter import Segmenter
 
 pytestmark = [pytest.mark.canvas, needs_display]
 
@@ -24,7 +24,7 @@ def window(qtbot):
 
 @pytest.fixture
 def dock(qtbot, window, monkeypatch):
-    monkeypatch.setattr(Segmenter, "warm_up", lambda segmenter: None)
+    monkeypatch.setattr(ModelLoading, "warm_up", lambda loading: None)
     made = SegmentWidget(ViewerModel())
     around = QDockWidget(window)
     around.setWidget(made)

@@ -279,7 +279,7 @@ class Monkey(RuleBasedStateMachine):
         assert set(counted) <= set(session.objects)
         assert self.layers.label in session.objects
         assert {label for label, marks in session.key_slices.items() if marks} <= set(session.objects)
-        assert self.layers.masks.hidden <= set(session.objects)
+        assert self.layers.masks.palette.hidden <= set(session.objects)
 
     @invariant()
     def the_layers_show_the_current_object(self):

@@ -101,7 +101,7 @@ def test_the_list_names_sizes_renames_and_hides(segmenter, qtbot):
     table.item(0, 0).setText("liver")
     assert segmenter.layers.session.objects[1].name == "liver"
     table.item(0, 0).setCheckState(Qt.CheckState.Unchecked)
-    assert segmenter.layers.masks.hidden == {1}
+    assert segmenter.layers.masks.palette.hidden == {1}
 
 
 def test_delete_asks_first_and_merge_asks_into_what(segmenter, qtbot, monkeypatch):

@@ -72,7 +72,9 @@ def test_names_and_colours_on_screen_go_into_the_file(tmp_path, name):
     np.testing.assert_array_equal(found.labels, expected())
     (segment,) = found.segments
     assert (segment.label, segment.name) == (1, "liver")
-    np.testing.assert_allclose(np.array(segment.color) / 255, made.layers.masks.colour(1)[:3], atol=0.5 / 255)
+    np.testing.assert_allclose(
+        np.array(segment.color) / 255, made.layers.masks.palette.colour(1)[:3], atol=0.5 / 255
+    )
     (thing,) = prompts_from_json((tmp_path / "out.prompts.json").read_bytes(), GRID)
     assert thing == made.layers.session.objects[1]
 
@@ -304,4 +306,4 @@ def test_naparis_own_save_writes_a_slicer_file(hand, tmp_path):
     hand.until(lambda: (tmp_path / "napari.seg.nrrd").exists())
     (segment,) = read_segmentation(tmp_path / "napari.seg.nrrd").segments
     assert segment.name == "liver"
-    assert segment.color == hand.dock.segmenter.layers.masks.colours()[1]
+    assert segment.color == hand.dock.segmenter.layers.masks.palette.colours()[1]

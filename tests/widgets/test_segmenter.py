@@ -545,7 +545,7 @@ def test_an_object_drawn_while_another_is_hidden_can_be_seen(segmenter):
     draw(segmenter, SliceIndex(0, 6), (8, 12, 22, 38))
     colormap = segmenter.layers.labels.colormap
     assert colormap.map(1)[3] == 0
-    np.testing.assert_allclose(colormap.map(2), segmenter.layers.masks.colour(2), atol=0.01)
+    np.testing.assert_allclose(colormap.map(2), segmenter.layers.masks.palette.colour(2), atol=0.01)
     segmenter.remove(1)
     segmenter.layers.masks.show(2, True)
     assert segmenter.layers.labels.colormap.map(2)[3] == 1

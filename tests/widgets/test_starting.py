@@ -92,7 +92,7 @@ def test_names_and_colours_of_a_mask_are_gone_on_with(segmenter, panel, tmp_path
     segmenter.new_object("spleen")
     layers.labels.data_setitem((np.array([0]), np.array([0]), np.array([0])), 5)
     assert names_of(layer.features) == {1: "liver", 5: "spleen"}
-    assert layers.masks.colours() == {**COLOURS, 5: colours_of(layer.colormap, [5])[5]}
+    assert layers.masks.palette.colours() == {**COLOURS, 5: colours_of(layer.colormap, [5])[5]}
     assert segmenter.save(tmp_path / "out.seg.nrrd")
     saved = read_segmentation(tmp_path / "out.seg.nrrd")
     assert [(each.label, each.name) for each in saved.segments] == [
@@ -122,7 +122,7 @@ def test_hidden_objects_keep_their_colours(segmenter, panel, tmp_path):
     layer = segmenter.layers.labels
     assert layer.get_color(1)[3] == 0
     assert layer.get_color(4)[3] == 1
-    assert masks.colours() == COLOURS
+    assert masks.palette.colours() == COLOURS
     write_slicer(str(tmp_path / "out.seg.nrrd"), [layer.as_layer_data_tuple()])
     saved = read_segmentation(tmp_path / "out.seg.nrrd")
     assert {each.label: each.color for each in saved.segments} == COLOURS
@@ -139,7 +139,7 @@ def test_a_mask_of_a_part_is_put_in_its_place(segmenter, panel):
     np.testing.assert_array_equal(segmenter.layers.session.labels, blocks())
     assert segmenter.layers.labels is not layer
     assert segmenter.layers.labels.name == "scan segmentation"
-    assert segmenter.layers.masks.colours() == COLOURS
+    assert segmenter.layers.masks.palette.colours() == COLOURS
     assert layer.data.shape == part.shape
 
 
