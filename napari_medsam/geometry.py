@@ -12,7 +12,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Geometry", "GeometryError", "Volume", "VolumeError"]
+__all__ = ["Geometry", "GeometryError", "Volume", "VolumeError", "occupied_region"]
 
 TOLERANCE_MM = 1e-3
 """Grids whose corners lie closer than this are the same grid."""
@@ -238,6 +238,18 @@ class Volume:
         view.flags.writeable = False
         object.__setattr__(self, "array", view)
         object.__setattr__(self, "notes", tuple(self.notes))
+
+
+def occupied_region(array: NDArray) -> tuple[slice, ...] | None:
+    """Return the smallest block, a slice for each axis, that holds all but 0 (or False); None without any."""
+    region: list[slice] = []
+    for axis in range(array.ndim):
+        others = tuple(other for other in range(array.ndim) if other != axis)
+        where = np.flatnonzero(array[tuple(region)].any(axis=others))
+        if not where.size:
+            return None
+        region.append(slice(int(where[0]), int(where[-1]) + 1))
+    return tuple(region)
 
 
 def _skew(direction: NDArray[np.float64]) -> float:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_medsam.geometry import occupied_region
+
 Line = tuple[tuple[float, float], tuple[float, float]]
 
 _STEPS_PER_PIXEL = 8
@@ -281,15 +283,6 @@ def _checked_spacing(spacing: Sequence[float], ndim: int) -> tuple[float, ...]:
     return sizes
 
 
-def _joint_box(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[slice, ...]:
-    both = a | b
-    region = []
-    for axis in range(both.ndim):
-        where = np.flatnonzero(both.any(axis=tuple(i for i in range(both.ndim) if i != axis)))
-        region.append(slice(int(where[0]), int(where[-1]) + 1))
-    return tuple(region)
-
-
 def _faces(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     """Mark, for each axis, the faces across it between inside and outside; face i comes before pixel i."""
     found = []
@@ -316,7 +309,7 @@ def _surface_distances(
     """Return distances to the other surface (mm) and areas of all faces of `a`, and the same of `b`."""
     from scipy.spatial import cKDTree
 
-    region = _joint_box(a, b)
+    region = occupied_region(a | b)
     faces_a, faces_b = _faces(a[region]), _faces(b[region])
     results = []
     for mine, other in ((faces_a, faces_b), (faces_b, faces_a)):

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_medsam.geometry import occupied_region
+
 Mask = NDArray[np.bool_]
 
 
@@ -266,15 +268,11 @@ def _within(pixels: Sequence[tuple[int, ...]], region: tuple[slice, ...]) -> Ite
 
 def _bounding_box(mask: Mask, margin: Sequence[int] | None = None) -> tuple[slice, ...] | None:
     """Return slices around what is true, so that work grows with the object and not with the image."""
-    region = []
-    for axis in range(mask.ndim):
-        others = tuple(i for i in range(mask.ndim) if i != axis)
-        where = np.flatnonzero(mask.any(axis=others))
-        if not where.size:
-            return None
-        more = margin[axis] if margin is not None else 0
-        region.append(slice(max(int(where[0]) - more, 0), int(where[-1]) + 1 + more))
-    return tuple(region)
+    region = occupied_region(mask)
+    if region is None or margin is None:
+        return region
+    sides = zip(region, margin, strict=True)
+    return tuple(slice(max(side.start - more, 0), side.stop + more) for side, more in sides)
 
 
 def _parts(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from napari_medsam import __version__, tasks
 from napari_medsam.export import SUFFIXES
 from napari_medsam.formats.common import replacing, told
-from napari_medsam.geometry import VolumeError
+from napari_medsam.geometry import VolumeError, occupied_region
 from napari_medsam.journal import FactChange, JournalError, PartWritten, Step, VoxelChange
 from napari_medsam.journal.json_form import (
     action_from_json,
@@ -118,8 +119,10 @@ class Snapshot:
 
     Attributes
     ----------
-    volume, labels, objects, key_slices, window, model_name
+    volume, objects, key_slices, window, model_name
         As of the session; what may change is copied.
+    shape, region, part
+        Of the label map, where in it anything is, and a copy of that.
     reports : tuple of SliceReport
         By label and slice.
     steps : tuple of Step
@@ -129,7 +132,9 @@ class Snapshot:
     """
 
     volume: Volume
-    labels: NDArray[np.uint16]
+    shape: tuple[int, int, int]
+    region: tuple[slice, ...]
+    part: NDArray[np.uint16]
     objects: tuple[ObjectPrompts, ...]
     key_slices: Mapping[int, Mapping[SliceIndex, str]]
     reports: tuple[SliceReport, ...]
@@ -143,9 +148,13 @@ class Snapshot:
         """Take one; in the thread that changes the session."""
         ledger, journal = session.ledger, session.journal
         reports = [each for known in ledger.reports.values() for each in known.values()]
+        # To copy all of a large label map would hold up the window for half a second.
+        region = occupied_region(session.labels) or (slice(0),) * 3
         return cls(
             session.volume,
-            session.labels.copy(),
+            session.volume.geometry.shape,
+            region,
+            session.labels[region].copy(),
             tuple(session.objects.values()),
             {label: dict(marks) for label, marks in sorted(ledger.key_slices.items())},
             tuple(sorted(reports, key=lambda each: (each.label, each.where))),
@@ -154,6 +163,13 @@ class Snapshot:
             session.model_name,
             str(getattr(session.predictor, "device", "")),
         )
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint16]:
+        """The label map, (z, y, x)."""
+        labels = np.zeros(self.shape, np.uint16)
+        labels[self.region] = self.part
+        return labels
 
 
 def session_to_json(state: Snapshot) -> dict[str, Any]:

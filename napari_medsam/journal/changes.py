@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_medsam.geometry import occupied_region
+
 if TYPE_CHECKING:
     from napari_medsam.prompts import ObjectPrompts, SliceIndex
     from napari_medsam.propagation import SliceReport
@@ -74,16 +76,12 @@ class VoxelChange:
         cls, before: NDArray[np.uint16], after: NDArray[np.uint16], start: tuple[int, int, int] = (0, 0, 0)
     ) -> VoxelChange | None:
         """Compare two states of a part that begins at `start`, both (z, y, x); None when they are equal."""
-        differs = before != after
-        region = []
-        for axis in range(3):
-            found = np.flatnonzero(differs.any(axis=tuple(k for k in range(3) if k != axis)))
-            if not found.size:
-                return None
-            region.append(slice(int(found[0]), int(found[-1]) + 1))
-        part = before[tuple(region)]
+        region = occupied_region(before != after)
+        if region is None:
+            return None
+        part = before[region]
         z, y, x = (first + each.start for first, each in zip(start, region, strict=True))
-        return cls((z, y, x), part.shape, _packed(part), _packed(after[tuple(region)]))
+        return cls((z, y, x), part.shape, _packed(part), _packed(after[region]))
 
     @property
     def region(self) -> tuple[slice, slice, slice]:
