@@ -1,4 +1,4 @@
-"""Where anything is in an array: if these fail, voxels at the rim of an object are lost from undo and files."""
+"""Where anything is in an array: if these fail, voxels at an object's rim are lost from undo and files."""
 
 import numpy as np
 import pytest
