@@ -7,9 +7,9 @@ from `parts_of` and writes them with `Session.write`, within `Session.doing`.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,10 +19,14 @@ from napari_medsam.propagation import PROMPT, SliceMask
 from napari_medsam.windowing import Window
 
 if TYPE_CHECKING:
+    from napari_medsam.automatic import Proposal, Proposals
+    from napari_medsam.predictor import SlicePredictor
     from napari_medsam.prompts import SliceIndex
     from napari_medsam.session import Session
 
 INTERPOLATE = "interpolate"
+LARGEST_GRID = 128
+"""Points along each side of a slice, when everything on it is looked for."""
 
 
 def prompt(session: Session, label: int, where: SliceIndex) -> Action:
@@ -64,6 +68,12 @@ def correction(session: Session, label: int, where: SliceIndex, operation: str, 
     )
 
 
+def propose(session: Session, where: SliceIndex, grid: int, min_score: float, min_stability: float) -> Action:
+    """Look for everything on a slice, see `napari_medsam.automatic.propose_masks`."""
+    limits = {"min_score": min_score, "min_stability": min_stability}
+    return session.journal.action(Do.PROPOSE, 0, where, grid=grid, **limits, **_seen(session))
+
+
 def run(session: Session, action: Action) -> Iterator[SliceMask]:
     """Compute the masks of an action, see `parts_of`, and write each before it is yielded."""
     for part in parts_of(session, action):
@@ -97,12 +107,37 @@ def parts_of(session: Session, action: Action) -> Iterator[SliceMask]:
         return _candidate(session, label, where, _number(action, "number"))
     if action.kind == Do.RECOMPUTE:
         return session.recompute(where, label)
+    if action.kind == Do.PROPOSE:
+        return _proposed(session, action, where)
     whole, operation = action.details.get("whole") is True, action.details.get("operation")
     if operation == INTERPOLATE:
         return interpolate(session.labels, label, where, whole=whole)
     if operation not in OPERATIONS:
         raise JournalError(f"Step {action.run} applies {reprlib.repr(operation)}, which is no correction.")
     return correct(session.labels, label, str(operation), where, whole=whole)
+
+
+def search(session: Session, action: Action) -> Iterator[Proposals]:
+    """Look for everything on the slice of `propose`, step by step; errors as of `parts_of`."""
+    from napari_medsam.automatic import ProposalFilters, propose_masks
+
+    if action.where is None:
+        raise JournalError(f"Step {action.run} does not say which slice it is about.")
+    where = action.where.checked(session.labels.shape)
+    side = _number(action, "grid")
+    if not 1 <= side <= LARGEST_GRID:
+        raise JournalError(f"Step {action.run} asks {side} points a side, expected 1 to {LARGEST_GRID}.")
+    rules = ProposalFilters(_share(action, "min_score"), _share(action, "min_stability"))
+    pixels = session.image(where)
+    session.predictor.set_slice(pixels)
+    predictor = cast("SlicePredictor", session.predictor)
+    return propose_masks(predictor, (pixels.shape[0], pixels.shape[1]), side, filters=rules)
+
+
+def masks_of(found: Sequence[Proposal], where: SliceIndex) -> Iterator[SliceMask]:
+    """Masks of proposals, the first of which is object 1; in an order in which smaller ones lie on top."""
+    for label, each in sorted(enumerate(found, start=1), key=lambda pair: -int(pair[1].mask.sum())):
+        yield SliceMask(where, label, each.mask, each.score, PROMPT)
 
 
 def shown_name(model_name: str) -> str:
@@ -155,6 +190,13 @@ def _answer(session: Session, label: int, where: SliceIndex) -> Iterator[SliceMa
         yield SliceMask(where, label, np.zeros(where.take(session.labels).shape, bool), 1.0, PROMPT)
 
 
+def _proposed(session: Session, action: Action, where: SliceIndex) -> Iterator[SliceMask]:
+    found: Sequence[Proposal] = ()
+    for step in search(session, action):
+        found = step.found
+    yield from masks_of(found, where)
+
+
 def _candidate(session: Session, label: int, where: SliceIndex, number: int) -> Iterator[SliceMask]:
     found = session.candidates(where, label)
     if number >= len(found):
@@ -169,6 +211,13 @@ def _number(action: Action, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise JournalError(f"Step {action.run} has no usable {key}: {reprlib.repr(value)}.")
     return value
+
+
+def _share(action: Action, key: str) -> float:
+    value = action.details.get(key)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise JournalError(f"Step {action.run} has no usable {key}: {reprlib.repr(value)}.")
+    return float(value)
 
 
 def _labels(action: Action) -> list[int]:

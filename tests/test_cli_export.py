@@ -115,6 +115,26 @@ def test_labels_on_another_grid_are_resampled_only_on_request(label_map: Path, t
     )
 
 
+def test_how_labels_were_made_goes_with_them(tmp_path: Path) -> None:
+    """Whoever gets the file for another program can still say where it came from."""
+    scan, made = tmp_path / "scan.nii.gz", tmp_path / "made.nii.gz"
+    write_labels(
+        np.pad(np.full((3, 20, 20), 200, np.uint8), ((0, 0), (8, 8), (8, 8))), Geometry((3, 36, 36)), scan
+    )
+    answer = CliRunner().invoke(app, ["segment", str(scan), "--box", "1,7,7,29,29", "-o", str(made)])
+    assert answer.exit_code == 0, answer.output
+    done(made, "-o", tmp_path / "other.seg.nrrd")
+    session = (tmp_path / "other.session.json").read_bytes()
+    assert json.loads(session) == json.loads((tmp_path / "made.session.json").read_bytes())
+    done(made, "--image", scan, "--resample", "nearest", "-o", tmp_path / "moved.seg.nrrd")
+    assert not (tmp_path / "moved.session.json").exists()
+    (tmp_path / "made.session.json").write_text("{}")
+    refused = run(made, "-o", tmp_path / "other.seg.nrrd")
+    assert refused.exit_code
+    assert f"'{tmp_path / 'made.session.json'}' cannot go with the labels" in refused.stderr
+    assert (tmp_path / "other.session.json").read_bytes() == session
+
+
 def test_overlaps_are_flattened_only_on_request(tmp_path: Path) -> None:
     layers = np.ones((2, *GRID.shape), np.uint8)
     layers[1, 2:] = 0

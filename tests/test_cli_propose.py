@@ -84,6 +84,18 @@ def test_proposals_are_listed_best_first_and_written_small_over_large(model, ima
     np.testing.assert_array_equal(np.asarray(nibabel.load(out).dataobj).T, expected)
 
 
+def test_proposals_are_made_again_from_their_session_file(model, image, tmp_path):
+    out, again = tmp_path / "out.nii.gz", tmp_path / "again.nii.gz"
+    done("propose", image, "--slice", 12, "--axis", 1, "-o", out, "--grid", 20)
+    document = json.loads((tmp_path / "out.session.json").read_text())
+    assert [step["do"] for step in document["steps"]] == ["propose"]
+    assert document["models"]["default"]["weights"]
+    said = done("replay", tmp_path / "out.session.json", "--image", image, "-o", again)
+    assert "Every voxel is as it was in the session." in said.stdout + said.stderr
+    np.testing.assert_array_equal(nibabel.load(again).dataobj, nibabel.load(out).dataobj)
+    assert np.asarray(nibabel.load(out).dataobj).any()
+
+
 def test_the_limits_are_the_users(model, image):
     text = done("propose", image, "--slice", 3, "--grid", 20, "--min-score", 0.93)
     assert "3,2,30,7,37" in text.stdout

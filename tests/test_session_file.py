@@ -22,7 +22,7 @@ import napari_medsam.models
 from napari_medsam import tasks
 from napari_medsam.cli import app
 from napari_medsam.geometry import Geometry, Volume, VolumeError
-from napari_medsam.journal import JournalError
+from napari_medsam.journal import Do, JournalError
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import PromptError, SliceIndex
 from napari_medsam.replay import difference, replay
@@ -246,6 +246,23 @@ def test_a_hostile_session_gets_one_sentence(session, path, value):
         list(replay(again, content_from_json(document_from_text(document), make_volume()).steps))
     assert type(told.value).__module__.startswith("napari_medsam.")
     assert str(told.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        ({"grid": 1 << 20}, "1048576 points a side"),
+        ({"grid": 0}, "0 points a side"),
+        ({"grid": True}, "no usable grid"),
+        ({"min_score": "high"}, "no usable min_score: 'high'"),
+        ({"min_stability": float("nan")}, "no usable min_stability"),
+    ],
+)
+def test_a_search_that_would_never_end_is_refused(session, details, said):
+    usual = {"grid": 4, "min_score": 0.5, "min_stability": 0.5}
+    action = session.journal.action(Do.PROPOSE, 0, SliceIndex(0, 2), **usual | details)
+    with pytest.raises(JournalError, match=said):
+        list(tasks.parts_of(session, action))
 
 
 def test_masks_that_a_session_only_claims_take_neither_memory_nor_time(session):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -137,12 +138,14 @@ def export(
                 chosen = segmentation.flattened(overlap.value)
             else:
                 chosen = segmentation
-            written += write_segmentation(
-                chosen,
-                path,
-                series=series_files(images[0], series) if dicom and images[0] is not None else (),
-                sources=[str(each.name) for each in images if each is not None],
-            )
+            with _how_made(labels[0], path, is_resampled=resample is not None) as made:
+                written += write_segmentation(
+                    chosen,
+                    path,
+                    series=series_files(images[0], series) if dicom and images[0] is not None else (),
+                    sources=[str(each.name) for each in images if each is not None],
+                )
+            written += made
     if as_json:
         print_json({"written": [str(path) for path in written]})
     else:
@@ -170,6 +173,25 @@ def _read(
     if scan is not None:
         found = placed_on(found, scan.geometry, resample=None if resample is None else resample.value)
     return found, scan
+
+
+@contextmanager
+def _how_made(labels: Path, output: Path, *, is_resampled: bool) -> Iterator[list[Path]]:
+    """Let the session file beside the labels go with them, once they are written."""
+    from napari_medsam.journal import JournalError
+    from napari_medsam.session_file import read_document, session_path, session_written
+
+    source, target = session_path(labels), session_path(output)
+    # Other voxels than the session's were not made by it.
+    if is_resampled or source == target or not source.is_file():
+        yield []
+        return
+    try:
+        document = read_document(source)
+    except JournalError as error:
+        raise JournalError(f"'{source}' cannot go with the labels, so move it away: {error}") from None
+    with session_written(document, target):
+        yield [target]
 
 
 def _cases(

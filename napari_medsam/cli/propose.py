@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.table import Table
 
 from napari_medsam.cli.arguments import ArgumentError, parse_axis
@@ -100,15 +98,18 @@ def propose(
 ) -> None:
     """Propose masks of everything on one slice, without any prompt: a grid of points is asked.
 
-    They are numbered from 1, best first. In OUTPUT the smaller one lies on top where two overlap. The boxes
+    They are numbered from 1, best first. In OUTPUT the smaller one lies on top where two overlap; beside it
+    goes a session file that says how it was made. The boxes
     shown can be given to 'napari-medsam segment --box'.
     """
     if output is not None:
         check_output(output, image, series)
-    from napari_medsam.automatic import ProposalFilters, propose_masks
+    from napari_medsam import tasks
     from napari_medsam.prompts import SliceIndex
+    from napari_medsam.session import Session
+    from napari_medsam.session_file import Snapshot, session_path, session_to_json, session_written
     from napari_medsam.volume import read_volume
-    from napari_medsam.windowing import apply_window, parse_window
+    from napari_medsam.windowing import parse_window
 
     volume = read_volume(image, series=series, time_point=time_point)
     where = SliceIndex(parse_axis(axis, volume.geometry), index).checked(volume.geometry.shape)
@@ -118,19 +119,25 @@ def propose(
             f"--model {model} was trained without points, which this command asks: "
             "'napari-medsam models list' shows which models take points."
         )
-    pixels = apply_window(where.take(volume.array), parse_window(window, volume))
-    predictor.set_slice(pixels)
+    session = Session(volume, predictor, window=parse_window(window, volume), model_name=model)
+    # A smaller object takes the pixels of the larger one that it lies in.
+    session.protect_others = False
+    action = tasks.propose(session, where, grid, min_score, min_stability)
     found: tuple[Proposal, ...] = ()
     with progress_bar("points") as bar:
         task = bar.add_task("search", total=grid**2)
-        rules = ProposalFilters(min_score=min_score, min_stability=min_stability)
-        for step in propose_masks(predictor, (pixels.shape[0], pixels.shape[1]), grid, filters=rules):
+        for step in tasks.search(session, action):
             bar.update(task, completed=step.done)
             found = step.found
     rows = [_described(n, each, where, volume.geometry) for n, each in enumerate(found, start=1)]
     if output is not None:
-        labels = _painted(found, where, volume.geometry.shape)
-        write_output(output, labels, volume.geometry, (), image, series)
+        with session.doing(action):
+            for _ in found:
+                session.add_object()
+            for part in tasks.masks_of(found, where):
+                session.write(part)
+        with session_written(session_to_json(Snapshot.of(session)), session_path(output)):
+            write_output(output, session.labels, volume.geometry, session.objects.values(), image, series)
     if as_json:
         print_json({"output": output and str(output), "axis": where.axis, "proposals": rows})
         return
@@ -147,15 +154,6 @@ def _described(label: int, each: Proposal, where: SliceIndex, geometry: Geometry
         "area_mm2": int(each.mask.sum()) * height_mm * width_mm,
         "box": [where.index, *(int(edge) for edge in each.box)],
     }
-
-
-def _painted(found: Sequence[Proposal], where: SliceIndex, shape: tuple[int, int, int]) -> NDArray[np.uint16]:
-    """Label map of the proposals, each under its place in the list; smaller ones lie on larger ones."""
-    labels = np.zeros(shape, np.uint16)
-    plane = where.take(labels)
-    for label, each in sorted(enumerate(found, start=1), key=lambda pair: -int(pair[1].mask.sum())):
-        plane[each.mask] = label
-    return labels
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:

@@ -30,6 +30,7 @@ class Do(str, Enum):
     CARRY = "carry"
     RECOMPUTE = "recompute"
     CORRECT = "correct"
+    PROPOSE = "propose"
     PAINT = "paint"
     ADOPT = "adopt"
     MARK = "mark"
@@ -44,7 +45,7 @@ class Do(str, Enum):
         return self in _COMPUTED
 
 
-_COMPUTED = (Do.PROMPT, Do.READING, Do.CARRY, Do.RECOMPUTE, Do.CORRECT)
+_COMPUTED = (Do.PROMPT, Do.READING, Do.CARRY, Do.RECOMPUTE, Do.CORRECT, Do.PROPOSE)
 _FACT_BYTES = 300
 _LEVEL = 1
 _TYPE = np.dtype("<u2")

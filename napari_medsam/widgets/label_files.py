@@ -7,6 +7,7 @@ codes. napari's own File > Open and File > Save, and the dock's Save, all go thr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import product
 from numbers import Real
@@ -30,9 +31,11 @@ from napari_medsam.export import (
 )
 from napari_medsam.prompts import PromptError
 from napari_medsam.segments import Color, Segmentation, default_color
+from napari_medsam.session_file import Snapshot, session_path, session_to_json, session_written
 from napari_medsam.terminology import Term
 from napari_medsam.volume import Geometry, GeometryError, Volume, VolumeError
 from napari_medsam.widgets.metadata import METADATA_KEY, LayerData, layer_geometry, layer_metadata
+from napari_medsam.widgets.open_sessions import session_of
 
 DICOM, ITKSNAP = ".dcm", ".txt"
 DICOM_ENDINGS = (DICOM, ".ima")
@@ -306,7 +309,8 @@ def save_layers(ending: str, path: str, layers: Sequence[LayerData]) -> list[str
         if there := next((each for each in unasked if each.exists()), None):
             raise VolumeError(f"'{there}' is there already, and nobody was asked: give another name.")
         kept = layers[0][1].get("metadata", {}).get(METADATA_KEY) or _matching(layers[0])[1][METADATA_KEY]
-        written = write(segmentation_of(layers), target, kept.get("source", ""), kept.get("series"))
+        with _said_how(layers, target):
+            written = write(segmentation_of(layers), target, kept.get("source", ""), kept.get("series"))
     except ValueError as error:
         # napari takes a writer's ValueError to mean that there is no such writer, and drops the sentence.
         raise OSError(str(error)) from None
@@ -337,6 +341,14 @@ def label_map_of(layer: Labels, shape: tuple[int, ...]) -> NDArray[np.uint16]:
             "renumber its labels first."
         )
     return found.astype(np.uint16)
+
+
+def _said_how(layers: Sequence[LayerData], target: Path) -> AbstractContextManager[None]:
+    """Write beside the labels of a session how they were made, once they themselves are written."""
+    session = session_of(layers[0][0]) if len(layers) == 1 else None
+    if session is None:
+        return nullcontext()
+    return session_written(session_to_json(Snapshot.of(session)), session_path(target))
 
 
 def _part(data: Any, attributes: Mapping[str, Any]) -> Segmentation:

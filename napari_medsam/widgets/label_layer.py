@@ -15,6 +15,7 @@ from napari_medsam.prompts import ObjectPrompts, SliceIndex
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets.census import Census
 from napari_medsam.widgets.label_files import keep_terms, label_map_of, named_features, names_of, terms_of
+from napari_medsam.widgets.open_sessions import remember
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.palette import Palette
 from napari_medsam.widgets.planes import crossings
@@ -293,6 +294,7 @@ class LabelLayer:
 
     def _take(self, layer: Labels, label: int) -> None:
         self.layer = layer
+        remember(self.session)
         self.palette.choose(layer.colormap)
         layer.selected_label = label
         layer.preserve_labels = self.session.protect_others

@@ -49,6 +49,7 @@ _TITLES = {
     Do.CARRY: "carried",
     Do.RECOMPUTE: "carried anew",
     Do.CORRECT: "corrected",
+    Do.PROPOSE: "proposed",
     Do.PAINT: "painted",
     Do.ADOPT: "labels taken over",
     Do.MARK: "accepted or unlocked",

@@ -19,8 +19,10 @@ from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QLineEdit, QMes
 
 from napari_medsam.export import placed_on, read_segmentation
 from napari_medsam.formats import dicom_objects
+from napari_medsam.journal import Do
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex, prompts_from_json
+from napari_medsam.session_file import content_from_json, read_document
 from napari_medsam.volume import Geometry, Volume, read_labels, read_volume
 from napari_medsam.widgets.actions import PLUGIN, WIDGET
 from napari_medsam.widgets.contrib import image_layer
@@ -307,3 +309,19 @@ def test_naparis_own_save_writes_a_slicer_file(hand, tmp_path):
     (segment,) = read_segmentation(tmp_path / "napari.seg.nrrd").segments
     assert segment.name == "liver"
     assert segment.color == hand.dock.segmenter.layers.masks.palette.colours()[1]
+    # How it was made goes beside it, as with the panel's own Save.
+    session = hand.dock.segmenter.layers.session
+    content = content_from_json(read_document(tmp_path / "napari.session.json"), session.volume)
+    np.testing.assert_array_equal(content.labels, session.labels)
+    assert [step.action.kind for step in content.steps] == [Do.ADD, Do.PROMPT, Do.RENAME]
+
+
+def test_naparis_own_save_of_other_labels_says_nothing_of_a_session(tmp_path):
+    """Labels that came from elsewhere were not made here."""
+    viewer = ViewerModel()
+    made = segmented(viewer, "")
+    other = viewer.add_labels(np.zeros(SHAPE, np.uint8), metadata=made.layers.image.metadata)
+    viewer.layers.selection = {other}
+    viewer.layers.save(str(tmp_path / "other.nii.gz"), selected=True, plugin=PLUGIN)
+    assert (tmp_path / "other.nii.gz").exists()
+    assert not (tmp_path / "other.session.json").exists()
