@@ -12,6 +12,7 @@ import hashlib
 import platform
 import reprlib
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -342,12 +343,21 @@ def _report(value: Any, n: int) -> SliceReport:
 
 
 def _labels_to_json(labels: NDArray[np.uint16]) -> dict[str, Any]:
-    content = np.ascontiguousarray(labels, "<u2").tobytes()
-    counts = np.bincount(labels.ravel())
+    digest, packer, packed = hashlib.sha256(), zlib.compressobj(1), bytearray()
+    counts: Counter[int] = Counter()
+    # Slice by slice: what a large label map takes is not there a second time.
+    for plane in labels:
+        content = np.ascontiguousarray(plane, "<u2").tobytes()
+        digest.update(content)
+        packed += packer.compress(content)
+        if plane.any():
+            found = np.bincount(plane.ravel())
+            counts.update({int(label): int(found[label]) for label in np.flatnonzero(found) if label})
+    packed += packer.flush()
     return {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "voxels": {str(label): int(counts[label]) for label in np.flatnonzero(counts) if label},
-        "zlib": base64.b64encode(zlib.compress(content, 1)).decode("ascii"),
+        "sha256": digest.hexdigest(),
+        "voxels": {str(label): counts[label] for label in sorted(counts)},
+        "zlib": base64.b64encode(packed).decode("ascii"),
     }
 
 
@@ -355,7 +365,7 @@ def _labels_from_json(value: Any, shape: tuple[int, int, int]) -> NDArray[np.uin
     entry = fields(value, "labels", {"sha256", "zlib"}, {"voxels"})
     whole = VoxelChange((0, 0, 0), shape, b"", _packed(entry["zlib"]))
     labels = whole.labels_after()
-    if hashlib.sha256(labels.tobytes()).hexdigest() != entry["sha256"]:
+    if hashlib.sha256(labels.data).hexdigest() != entry["sha256"]:
         raise JournalError("The labels in this session file are damaged.")
     return labels.astype(np.uint16)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_medsam.formats import dicom
-from napari_medsam.formats.common import replacing, told, unchanged
+from napari_medsam.formats.common import replacing, same_voxels, told, unchanged
 from napari_medsam.formats.dicom import DicomSeries
 from napari_medsam.formats.dicom_header import looks_like_dicom
 from napari_medsam.formats.itk import read_itk, write_itk
@@ -215,7 +215,7 @@ def _write_safely(labels: NDArray[np.unsignedinteger], geometry: Geometry, path:
         _WRITERS[suffix](labels, geometry, temporary)
         written = read_labels(temporary)
         difference = geometry.difference(written.geometry)
-        if difference or not np.array_equal(written.array, labels):
+        if difference or not same_voxels(written.array, labels):
             reason = difference.rstrip(".") or "other voxels"
             raise VolumeError(
                 f"what was read back differs ({reason}), expected the same; use .nrrd, or another disk."

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medsam.formats.common import replacing, told
+from napari_medsam.formats.common import replacing, same_voxels, told
 from napari_medsam.formats.nifti import read_nifti, write_nifti
 from napari_medsam.geometry import Geometry, Volume, VolumeError
 from napari_medsam.windowing import guess_modality
@@ -128,7 +128,7 @@ def _write(voxels: np.ndarray, geometry: Geometry, path: Path) -> None:
     write_nifti(voxels, geometry, path)
     found = read_nifti(path)
     same_place = not geometry.difference(found.geometry)
-    if not same_place or not np.array_equal(found.array, voxels, equal_nan=voxels.dtype.kind == "f"):
+    if not same_place or not same_voxels(voxels, found.array):
         raise VolumeError(
             f"what was read back of '{path.name}' differs, expected the same; try another disk."
         )
