@@ -25,9 +25,13 @@ from napari_medsam.models.crops import (
     paste,
     prompt_channels,
 )
+from napari_medsam.models.evidence import intensity_evidence
 
 WIDTHS = (16, 32, 64, 128, 160)
 INPUT_CHANNELS = 6
+EVIDENCE_WEIGHT = 0.6
+EVIDENCE_MARGIN = 6
+"""Pixels of the crop around box and mask whose intensities count."""
 
 
 class ConvBlock(nn.Module):
@@ -48,6 +52,8 @@ class ConvBlock(nn.Module):
 
 class PromptNet(nn.Module):
     """The net itself: (N, 6, S, S) channels to mask logits and an estimate of the mask's IoU.
+
+    To the logits is added what the intensities inside and outside of the mask so found say.
 
     Parameters
     ----------
@@ -81,6 +87,7 @@ class PromptNet(nn.Module):
         iou_logits : (N,) float32
             Sigmoid gives the estimated IoU.
         """
+        picture, box = x[:, :1], x[:, 2:3]
         skips = []
         for level, block in enumerate(self.encoder):
             x = block(F.avg_pool2d(x, 2) if level else x)
@@ -92,6 +99,8 @@ class PromptNet(nn.Module):
             x = F.interpolate(reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skips.pop()], dim=1))
         logits = self.mask_head(x)
+        logits = logits.float()
+        logits = logits + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box)
         probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2))
         weight = probability.sum((2, 3)).clamp_min(1e-3)
         inside = (half * probability).sum((2, 3)) / weight
@@ -99,6 +108,14 @@ class PromptNet(nn.Module):
         surety = (2 * probability - 1).abs().mul(probability).sum((2, 3)) / weight
         pooled = torch.cat([bottom.mean((2, 3)), half.mean((2, 3)), inside, surety], dim=1)
         return logits, self.iou_head(pooled).squeeze(1)
+
+
+def _evidence(logits: Tensor, picture: Tensor, box: Tensor) -> Tensor:
+    """What the intensities around what was found say about it, (N, 1, S, S)."""
+    probability = torch.sigmoid(logits)
+    around = torch.maximum(box, (probability > 0.5).to(box.dtype))
+    near = F.max_pool2d(around, 2 * EVIDENCE_MARGIN + 1, stride=1, padding=EVIDENCE_MARGIN)
+    return intensity_evidence(probability, picture, near)
 
 
 @dataclass(frozen=True)
