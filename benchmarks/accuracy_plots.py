@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-WIDTH_PX, HEIGHT_PX, MARGIN_PX, LEGEND_PX = 640, 400, 56, 20
+WIDTH_PX, HEIGHT_PX, MARGIN_PX = 600, 380, 56
+LEGEND_PX, LINE_PX = 260, 22
+"""Width of the legend, right of the plot, and height of its lines."""
 COLOURS = ("#286edc", "#d9601a", "#2a9d5c", "#9146b8", "#7a7a7a")
 DASHES = ("", "7 5", "2 4")
 
@@ -36,10 +38,10 @@ class Plot:
 
     def write(self, path: Path) -> None:
         """Draw everything."""
-        size = f'width="{WIDTH_PX}" height="{HEIGHT_PX}" viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}"'
+        size = f'width="{WIDTH_PX + LEGEND_PX}" height="{HEIGHT_PX}"'
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">',
-            '<rect width="100%" height="100%" fill="white"/>',
+            f'<rect {size} fill="white"/>',
             _text(MARGIN_PX, 22, self.title, "start"),
             _text(WIDTH_PX / 2, HEIGHT_PX - 12, self.x_title),
             *self._grid(),
@@ -80,10 +82,9 @@ class Plot:
             places = [self._at(x, y) for x, y in points]
             parts.append(_line(places, colour, 2.5, dash))
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in places]
-            x, y = self._at(max(self.ticks), 0)
-            y -= 12 + LEGEND_PX * (len(self.lines) - 1 - number)
-            parts.append(_line([(x - 210, y - 4), (x - 170, y - 4)], colour, 2.5, dash))
-            parts.append(_text(x - 162, y, name, "start"))
+            x, y = WIDTH_PX - MARGIN_PX / 2, MARGIN_PX + LINE_PX * number
+            parts.append(_line([(x, y - 4), (x + 36, y - 4)], colour, 2.5, dash))
+            parts.append(_text(x + 44, y, name, "start"))
         return parts
 
 

@@ -231,7 +231,8 @@ def plots(rows: Rows, names: Sequence[str]) -> dict[str, Plot]:
 
 def number(value: float) -> str:
     """Three decimals; "-" for NaN."""
-    return "-" if value != value else f"{value:.3f}"
+    # Adding 0 takes the sign from a zero.
+    return "-" if value != value else f"{round(value, 3) + 0:.3f}"
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
