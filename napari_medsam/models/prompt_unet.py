@@ -8,6 +8,7 @@ the prompt follows the "zoom-in" of f-BRS (Sofiiuk et al. 2020, https://arxiv.or
 and the weights are this project's own (BSD-3-Clause).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,12 +140,15 @@ BOX_CONTEXTS = (1.45, 1.95)
 BOX_CANDIDATE_CONTEXTS = (1.4, 1.8, 2.4)
 POINT_WINDOW_SHARES = (0.12, 0.32, 0.8)
 MASK_CONTEXT = 1.6
+CLICKS_ONE_BY_ONE = 4
+"""So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
 
 
 class PromptUNet(nn.Module):
     """`PromptNet` behind the `PromptableModel` contract: crops, prompts, zoom and candidates.
 
-    A box is looked at in two crops whose probabilities are averaged. Points without a box are looked at in
+    A box is looked at in two crops whose probabilities are averaged; clicks beside it correct what the box
+    alone was answered with, one after the other, as in training. Points without a box are looked at in
     three crops of growing size, each followed by a second look around what was found; these are the three
     candidates.
 
@@ -176,6 +180,10 @@ class PromptUNet(nn.Module):
         multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         """Masks of B prompts; see `PromptableModel.decode`. Logits have the size of the slice."""
+        if boxes is not None and point_coords is not None and point_labels is not None and mask_input is None:
+            for k in _steps(point_coords.shape[1]):
+                points, labels = (point_coords[:, :k], point_labels[:, :k]) if k else (None, None)
+                mask_input, _ = self.decode(embedding, points, labels, boxes, mask_input, False)
         prompts = _Prompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
         # All crops of a prompt in one pass: threads wait for each other less often.
         if boxes is not None:
@@ -224,6 +232,11 @@ class PromptUNet(nn.Module):
         second, better = self._look(embedding, found, box_window(found.found_boxes(first), MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
         return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
+
+
+def _steps(clicks: int) -> Sequence[int]:
+    """With how many of a box's clicks the masks were made that lead to the one with all of them."""
+    return (0, *range(max(1, clicks - CLICKS_ONE_BY_ONE + 1), clicks)) if clicks else ()
 
 
 @dataclass(frozen=True)
