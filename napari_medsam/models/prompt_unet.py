@@ -8,6 +8,7 @@ the prompt follows the "zoom-in" of f-BRS (Sofiiuk et al. 2020, https://arxiv.or
 and the weights are this project's own (BSD-3-Clause).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,13 @@ from napari_medsam.models.crops import (
     paste,
     prompt_channels,
 )
+from napari_medsam.models.evidence import intensity_evidence
 
 WIDTHS = (16, 32, 64, 128, 160)
 INPUT_CHANNELS = 6
+EVIDENCE_WEIGHT = 0.6
+EVIDENCE_MARGIN = 6
+"""Pixels of the crop around box and mask whose intensities count."""
 
 
 class ConvBlock(nn.Module):
@@ -48,6 +53,8 @@ class ConvBlock(nn.Module):
 
 class PromptNet(nn.Module):
     """The net itself: (N, 6, S, S) channels to mask logits and an estimate of the mask's IoU.
+
+    To the logits is added what the intensities inside and outside of the mask so found say.
 
     Parameters
     ----------
@@ -81,6 +88,7 @@ class PromptNet(nn.Module):
         iou_logits : (N,) float32
             Sigmoid gives the estimated IoU.
         """
+        picture, box = x[:, :1], x[:, 2:3]
         skips = []
         for level, block in enumerate(self.encoder):
             x = block(F.avg_pool2d(x, 2) if level else x)
@@ -92,6 +100,8 @@ class PromptNet(nn.Module):
             x = F.interpolate(reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skips.pop()], dim=1))
         logits = self.mask_head(x)
+        logits = logits.float()
+        logits = logits + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box)
         probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2))
         weight = probability.sum((2, 3)).clamp_min(1e-3)
         inside = (half * probability).sum((2, 3)) / weight
@@ -99,6 +109,14 @@ class PromptNet(nn.Module):
         surety = (2 * probability - 1).abs().mul(probability).sum((2, 3)) / weight
         pooled = torch.cat([bottom.mean((2, 3)), half.mean((2, 3)), inside, surety], dim=1)
         return logits, self.iou_head(pooled).squeeze(1)
+
+
+def _evidence(logits: Tensor, picture: Tensor, box: Tensor) -> Tensor:
+    """What the intensities around what was found say about it, (N, 1, S, S)."""
+    probability = torch.sigmoid(logits)
+    around = torch.maximum(box, (probability > 0.5).to(box.dtype))
+    near = F.max_pool2d(around, 2 * EVIDENCE_MARGIN + 1, stride=1, padding=EVIDENCE_MARGIN)
+    return intensity_evidence(probability, picture, near)
 
 
 @dataclass(frozen=True)
@@ -122,12 +140,15 @@ BOX_CONTEXTS = (1.45, 1.95)
 BOX_CANDIDATE_CONTEXTS = (1.4, 1.8, 2.4)
 POINT_WINDOW_SHARES = (0.12, 0.32, 0.8)
 MASK_CONTEXT = 1.6
+CLICKS_ONE_BY_ONE = 4
+"""So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
 
 
 class PromptUNet(nn.Module):
     """`PromptNet` behind the `PromptableModel` contract: crops, prompts, zoom and candidates.
 
-    A box is looked at in two crops whose probabilities are averaged. Points without a box are looked at in
+    A box is looked at in two crops whose probabilities are averaged; clicks beside it correct what the box
+    alone was answered with, one after the other, as in training. Points without a box are looked at in
     three crops of growing size, each followed by a second look around what was found; these are the three
     candidates.
 
@@ -159,6 +180,10 @@ class PromptUNet(nn.Module):
         multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         """Masks of B prompts; see `PromptableModel.decode`. Logits have the size of the slice."""
+        if boxes is not None and point_coords is not None and point_labels is not None and mask_input is None:
+            for k in _steps(point_coords.shape[1]):
+                points, labels = (point_coords[:, :k], point_labels[:, :k]) if k else (None, None)
+                mask_input, _ = self.decode(embedding, points, labels, boxes, mask_input, False)
         prompts = _Prompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
         # All crops of a prompt in one pass: threads wait for each other less often.
         if boxes is not None:
@@ -207,6 +232,11 @@ class PromptUNet(nn.Module):
         second, better = self._look(embedding, found, box_window(found.found_boxes(first), MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
         return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
+
+
+def _steps(clicks: int) -> Sequence[int]:
+    """With how many of a box's clicks the masks were made that lead to the one with all of them."""
+    return (0, *range(max(1, clicks - CLICKS_ONE_BY_ONE + 1), clicks)) if clicks else ()
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,42 @@ def test_several_boxes_at_once_give_what_each_gives_alone(default, discs):
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
 
 
+def test_clicks_correct_the_mask_that_they_were_made_on(default, discs):
+    """The same answer whether somebody clicked one after the other or opens the prompts of a file."""
+    image, bright, _ = discs
+    box, points = torch.tensor([[30.0, 20.0, 90.0, 70.0]]), torch.tensor([[[60.0, 40.0], [40.0, 62.0]]])
+    labels = torch.tensor([[1, 0]])
+    with torch.inference_mode():
+        embedding = default.encode_image(image)
+        mask = None
+        for k in range(3):
+            part = (points[:, :k], labels[:, :k]) if k else (None, None)
+            mask, scores = default.decode(embedding, *part, box, mask, False)
+        found, estimated = default.decode(embedding, points, labels, box, None, False)
+    torch.testing.assert_close(found, mask)
+    torch.testing.assert_close(estimated, scores)
+    assert overlap(found[0, 0], bright) > 0.9
+
+
+def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
+    looks = []
+
+    class Counting(PromptUNet):
+        def _look(self, embedding, prompts, windows):
+            looks.append(prompts.points.shape[1])
+            return super()._look(embedding, prompts, windows)
+
+    model = Counting(PromptNet())
+    box, points = torch.tensor([[2.0, 2.0, 20.0, 20.0]]), torch.full((1, 9, 2), 8.0)
+    with torch.inference_mode():
+        embedding = model.encode_image(torch.rand(1, 1, 32, 32))
+        model.decode(embedding, points, torch.ones((1, 9), dtype=torch.int64), box, None, False)
+        assert looks == [0, 6, 7, 8, 9]
+        looks.clear()
+        model.decode(embedding, points[:, :0], torch.ones((1, 0), dtype=torch.int64), box, None, False)
+    assert looks == [0]
+
+
 def test_no_prompt_at_all_is_refused(default, discs):
     with pytest.raises(ValueError, match="No prompt was given"):
         default.decode(default.encode_image(discs[0]), None, None, None, None, False)
