@@ -119,6 +119,22 @@ def _evidence(logits: Tensor, picture: Tensor, box: Tensor) -> Tensor:
     return intensity_evidence(probability, picture, near)
 
 
+def _certainty(logits: Tensor) -> Tensor:
+    """How far each of a point's candidates can be believed, (B, C) from 0 to 1.
+
+    The net says how good a mask is of the object that it sees, not whether that is the one that was meant:
+    candidates that no other looks like, or that grow or shrink with the threshold, are more often not.
+    """
+    masks = (logits > 0).flatten(2).float()
+    both, area = masks @ masks.transpose(1, 2), masks.sum(2)
+    either = area[:, :, None] + area[:, None, :] - both
+    overlap = both / either.clamp_min(1)
+    others = logits.shape[1] - 1
+    agreement = (overlap.sum(2) - overlap.diagonal(dim1=1, dim2=2)) / others
+    sure, wide = ((logits > limit).flatten(2).sum(2) for limit in (1.0, -1.0))
+    return (1 + agreement) / 2 * sure / wide.clamp_min(1)
+
+
 @dataclass(frozen=True)
 class SliceEmbedding:
     """One grey slice as the net wants it.
@@ -150,7 +166,8 @@ class PromptUNet(nn.Module):
     A box is looked at in two crops whose probabilities are averaged; clicks beside it correct what the box
     alone was answered with, one after the other, as in training. Points without a box are looked at in
     three crops of growing size, each followed by a second look around what was found; these are the three
-    candidates.
+    candidates. The one answer to such points is the best of them, and its score is lower the less the others
+    agree with it.
 
     Parameters
     ----------
@@ -201,7 +218,10 @@ class PromptUNet(nn.Module):
         if boxes is not None:
             mean = torch.sigmoid(logits).mean(1, keepdim=True)
             return torch.logit(mean, eps=1e-6), scores.mean(1, keepdim=True)
-        best = scores.argmax(1)
+        believed = scores * _certainty(logits)
+        # Several points say themselves which object is meant: there the candidate that fits them best counts.
+        best = (believed if prompts.points.shape[1] == 1 else scores).argmax(1)
+        scores = believed
         each = torch.arange(len(best), device=best.device)
         return logits[each, best][:, None], scores[each, best][:, None]
 

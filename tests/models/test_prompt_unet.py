@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medsam.models.prompt_unet import PromptNet, PromptUNet
+from napari_medsam.models.prompt_unet import PromptNet, PromptUNet, _certainty
 from napari_medsam.models.zoo import ModelError, load_model
 
 
@@ -109,6 +109,18 @@ def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
         looks.clear()
         model.decode(embedding, points[:, :0], torch.ones((1, 0), dtype=torch.int64), box, None, False)
     assert looks == [0]
+
+
+def test_a_candidate_that_stands_alone_or_on_the_fence_is_believed_less():
+    """One click may mean many things: a score that does not say so sends nobody to look at the mask."""
+    logits = torch.full((1, 3, 10, 10), -5.0)
+    logits[0, 0, :4, :5] = 5.0
+    logits[0, 1, :4, :5] = 5.0
+    logits[0, 2, :8, :5] = 5.0
+    logits[0, 1, 0, :5] = 0.5
+    found = _certainty(logits)[0]
+    torch.testing.assert_close(found, torch.tensor([0.875, 0.875 * 15 / 20, 0.75]))
+    assert _certainty(torch.full((2, 3, 4, 4), -5.0)).tolist() == [[0.0] * 3] * 2
 
 
 def test_no_prompt_at_all_is_refused(default, discs):
