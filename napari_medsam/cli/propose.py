@@ -98,9 +98,8 @@ def propose(
 ) -> None:
     """Propose masks of everything on one slice, without any prompt: a grid of points is asked.
 
-    They are numbered from 1, best first. In OUTPUT the smaller one lies on top where two overlap; beside it
-    goes a session file that says how it was made. The boxes
-    shown can be given to 'napari-medsam segment --box'.
+    They are numbered from 1, best first. In OUTPUT the smaller one lies on top where two overlap; a session
+    file beside it says how it was made. The boxes shown can be given to 'napari-medsam segment --box'.
     """
     if output is not None:
         check_output(output, image, series)
