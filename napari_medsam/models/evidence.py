@@ -12,6 +12,7 @@ from torch.nn import functional as F
 BINS = 32
 REACH = 3.0
 LIMIT = 3.0
+_PARTS = 2**16
 
 
 def intensity_evidence(probability: Tensor, image: Tensor, near: Tensor) -> Tensor:
@@ -32,10 +33,11 @@ def intensity_evidence(probability: Tensor, image: Tensor, near: Tensor) -> Tens
         Above 0 where the intensity is rather that of the object; within ± `LIMIT`.
     """
     bins = ((image + REACH) * (BINS / (2 * REACH))).long().clamp(0, BINS - 1).flatten(1)
-    # A product in place of counting: the order of sums is the same each time on a GPU, too.
-    one_hot = F.one_hot(bins, BINS).to(probability.dtype)
     weights = torch.stack([probability * near, (1 - probability) * near], 1).flatten(2)
-    counts = _smoothed(weights @ one_hot) + 0.5
+    # Whole numbers have the same sum in any order: a GPU adds in another one each time.
+    parts = (weights * _PARTS).round().long()
+    sums = parts.new_zeros(*parts.shape[:2], BINS).scatter_add_(2, bins[:, None].expand_as(parts), parts)
+    counts = _smoothed(sums.to(probability.dtype) / _PARTS) + 0.5
     shares = (counts / counts.sum(2, keepdim=True)).log()
     ratio = (shares[:, 0] - shares[:, 1]).clamp(-LIMIT, LIMIT)
     return ratio.gather(1, bins).view_as(probability)

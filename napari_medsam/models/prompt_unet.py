@@ -115,7 +115,10 @@ def _evidence(logits: Tensor, picture: Tensor, box: Tensor) -> Tensor:
     """What the intensities around what was found say about it, (N, 1, S, S)."""
     probability = torch.sigmoid(logits)
     around = torch.maximum(box, (probability > 0.5).to(box.dtype))
-    near = F.max_pool2d(around, 2 * EVIDENCE_MARGIN + 1, stride=1, padding=EVIDENCE_MARGIN)
+    side, margin = 2 * EVIDENCE_MARGIN + 1, EVIDENCE_MARGIN
+    # Along rows and then along columns is the same as both at once, in a quarter of the time.
+    near = F.max_pool2d(around, (side, 1), stride=1, padding=(margin, 0))
+    near = F.max_pool2d(near, (1, side), stride=1, padding=(0, margin))
     return intensity_evidence(probability, picture, near)
 
 
