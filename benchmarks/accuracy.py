@@ -145,7 +145,7 @@ class Case:
     def session(self, index: int, predictor: SlicePredictor) -> Session:
         """Start a session on one slice, with the image and the window of `harness.predict`."""
         plane = SliceIndex(self.axis, index).take(self.image.array)
-        return Session(harness._volume(plane[None], {"modality": self.modality}), predictor)
+        return Session(harness.volume_of(plane[None], {"modality": self.modality}), predictor)
 
 
 def spread(slices: NDArray[np.intp], most: int) -> list[int]:

@@ -22,7 +22,7 @@ PREDICTOR = SlicePredictor(load_model(os.environ.get("NAPARI_MEDSAM_BENCH_MODEL"
 LOWEST_CT_HU = -300
 
 
-def _volume(array: NDArray, meta: Mapping) -> Volume:
+def volume_of(array: NDArray, meta: Mapping) -> Volume:
     """Wrap an array; a slice called CT counts as CT only while its values can be HU."""
     spacing = tuple(float(s) for s in meta.get("spacing", (1.0, 1.0, 1.0)))
     spacing = (1.0, *spacing)[-3:]
@@ -40,14 +40,14 @@ def _prompts(box: NDArray) -> SlicePrompts:
 
 def predict(image: NDArray, box: NDArray, meta: Mapping) -> NDArray[np.bool_]:
     """Mask, (H, W), of what the box holds on a slice of raw intensities."""
-    window = default_window(_volume(image[None], meta))
+    window = default_window(volume_of(image[None], meta))
     PREDICTOR.set_slice(apply_window(image, window), key=(meta["case"], meta["z"], id(image)))
     return PREDICTOR.predict(_prompts(box)).masks[0]
 
 
 def propagate(volume: NDArray, z: int, box: NDArray, meta: Mapping) -> NDArray[np.bool_]:
     """Mask, (Z, H, W), of the object that the box holds on slice z."""
-    session = Session(_volume(volume, meta), PREDICTOR)
+    session = Session(volume_of(volume, meta), PREDICTOR)
     session.add_prompts(1, SliceIndex(0, z), _prompts(box))
     for part in session.propagate(0, 1):
         session.write(part)

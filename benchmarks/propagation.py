@@ -60,7 +60,7 @@ class Task:
     def session(self) -> Session:
         """A fresh session with the one box."""
         meta = {"case": self.case.name, "modality": self.case.modality, "spacing": tuple(self.case.spacing)}
-        session = Session(harness._volume(self.case.image, meta), harness.PREDICTOR)
+        session = Session(harness.volume_of(self.case.image, meta), harness.PREDICTOR)
         session.add_prompts(1, SliceIndex(0, self.z), self._boxed(self.z))
         return session
 

@@ -122,8 +122,8 @@ class Snapshot:
     ----------
     volume, objects, key_slices, window, model_name
         As of the session; what may change is copied.
-    shape, region, part
-        Of the label map, where in it anything is, and a copy of that.
+    region, part
+        Where in the label map anything is, and a copy of that.
     reports : tuple of SliceReport
         By label and slice.
     steps : tuple of Step
@@ -133,7 +133,6 @@ class Snapshot:
     """
 
     volume: Volume
-    shape: tuple[int, int, int]
     region: tuple[slice, ...]
     part: NDArray[np.uint16]
     objects: tuple[ObjectPrompts, ...]
@@ -153,7 +152,6 @@ class Snapshot:
         region = occupied_region(session.labels) or (slice(0),) * 3
         return cls(
             session.volume,
-            session.volume.geometry.shape,
             region,
             session.labels[region].copy(),
             tuple(session.objects.values()),
@@ -168,7 +166,7 @@ class Snapshot:
     @cached_property
     def labels(self) -> NDArray[np.uint16]:
         """The label map, (z, y, x)."""
-        labels = np.zeros(self.shape, np.uint16)
+        labels = np.zeros(self.volume.geometry.shape, np.uint16)
         labels[self.region] = self.part
         return labels
 
