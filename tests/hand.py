@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -99,10 +100,12 @@ class Hand:
         loop.exec()
 
     def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
-        """Wait for a condition; `AssertionError` when it does not come true."""
+        """Wait for a condition; `AssertionError`, with the stack of every thread, when it never comes true."""
         end = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < end, "what was waited for did not happen"
+            if time.monotonic() >= end:
+                stacks = [traceback.format_stack(frame) for frame in sys._current_frames().values()]
+                raise AssertionError("what was waited for did not happen\n" + "\n".join(map("".join, stacks)))
             self.wait(5)
 
     def _move(self, place: QPointF) -> None:

@@ -13,6 +13,15 @@ from hand import Hand
 from qtpy.QtCore import Qt
 from scan_steps import drag_box, open_scan, propagate
 
+from napari_medsam.journal.log import read_log
+from napari_medsam.recovery import recovery_folder
+
+
+def logged():
+    """What is in the log of the work."""
+    return [line for path in recovery_folder().glob("*/work.log") for line, _ in read_log(path)]
+
+
 if __name__ == "__main__":
     path, index, *box, target = sys.argv[1:]
     hand = Hand(napari.Viewer(show=True))
@@ -25,5 +34,6 @@ if __name__ == "__main__":
     hand.drag(hand.at(3, 3, image), hand.at(3, 12, image))
     hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     np.save(target, dock.segmenter.layers.session.labels)
-    hand.wait(1500)
+    # However long the disk takes: by then the last thing that was done has to be in the log.
+    hand.until(lambda: any("position" in line for line in logged()))
     os.kill(os.getpid(), signal.SIGKILL)

@@ -24,6 +24,7 @@ from napari_medsam.session_file import (
     write_session,
 )
 from napari_medsam.widgets import planes
+from napari_medsam.widgets.messages import tell
 from napari_medsam.widgets.palette import N_COLOURS
 from napari_medsam.widgets.runner import Priority
 from napari_medsam.windowing import apply_window
@@ -155,8 +156,7 @@ class Past:
             self._offers[id(layers)] = offer
             self.offered.emit()
 
-        key = ("leftovers", id(layers))
-        self.segmenter.runner.submit(key, work, receive, lambda error: None, priority=Priority.IDLE)
+        self.segmenter.runner.submit(_search(layers), work, receive, tell, priority=Priority.IDLE)
 
     def restore(self) -> None:
         """Go on with what a crash has left; what was done since stays on disk, to be found again."""
@@ -231,6 +231,7 @@ class Past:
         kept = self._kept.pop(id(layers), None)
         if kept is not None:
             kept.close(keep=keep)
+        self.segmenter.runner.cancel(_search(layers))
         offer = self._offers.pop(id(layers), None)
         if offer is not None:
             offer.leftover.release()
@@ -268,6 +269,11 @@ class Past:
             if not go(layers):
                 show_info(nothing)
             self.segmenter.changed.emit()
+
+
+def _search(layers: SessionLayers) -> tuple[str, int]:
+    """Name the search for what a crash has left of work on an image."""
+    return "leftovers", id(layers)
 
 
 def _step(layers: SessionLayers, direction: int) -> bool:

@@ -273,6 +273,20 @@ def test_work_that_is_put_off_is_offered_again_and_deleted_when_wanted(killed, h
     assert list(leftovers(recovery_folder(), volume, image.name)) == []
 
 
+def test_that_earlier_work_could_not_be_looked_for_is_said(hand, scan, monkeypatch):
+    """Else nobody would know that there may be some."""
+    said = []
+
+    def broken(*of):
+        raise ValueError("The log of earlier work cannot be read.")
+
+    monkeypatch.setattr("napari_medsam.widgets.messages.show_warning", said.append)
+    monkeypatch.setattr("napari_medsam.widgets.past.leftovers", broken)
+    open_scan(hand, scan)
+    hand.until(lambda: said)
+    assert said == ["The log of earlier work cannot be read."]
+
+
 def test_closing_leaves_nothing_behind_once_the_work_is_saved(hand, scan, tmp_path):
     image, dock = open_scan(hand, scan)
     drag_box(hand, dock, image, scan[2])
