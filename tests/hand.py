@@ -100,7 +100,7 @@ class Hand:
         loop.exec()
 
     def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
-        """Wait for a condition; `AssertionError`, with the stack of every thread, when it never comes true."""
+        """Wait for a condition; `AssertionError`, with every thread's stack, when it never comes true."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() >= end:

@@ -8,8 +8,8 @@ the prompt follows the "zoom-in" of f-BRS (Sofiiuk et al. 2020, https://arxiv.or
 and the weights are this project's own (BSD-3-Clause).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -54,7 +54,7 @@ class ConvBlock(nn.Module):
 class PromptNet(nn.Module):
     """The net itself: (N, 6, S, S) channels to mask logits and an estimate of the mask's IoU.
 
-    To the logits is added what the intensities inside and outside of the mask so found say.
+    To the logits is added, where wanted, what the intensities inside and outside of the mask so found say.
 
     Parameters
     ----------
@@ -74,13 +74,15 @@ class PromptNet(nn.Module):
             nn.Linear(widths[-1] + 2 * widths[1] + 1, 96), nn.ReLU(), nn.Linear(96, 1)
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, *, listens: bool = True) -> tuple[Tensor, Tensor]:
         """Segment crops.
 
         Parameters
         ----------
         x : (N, 6, S, S) float32
             Channels of `prompt_channels`; S a multiple of 16.
+        listens
+            Whether the intensities inside and outside of what is found have a say.
 
         Returns
         -------
@@ -99,9 +101,9 @@ class PromptNet(nn.Module):
             half = x
             x = F.interpolate(reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skips.pop()], dim=1))
-        logits = self.mask_head(x)
-        logits = logits.float()
-        logits = logits + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box)
+        logits = self.mask_head(x).float()
+        if listens:
+            logits = logits + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box)
         probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2))
         weight = probability.sum((2, 3)).clamp_min(1e-3)
         inside = (half * probability).sum((2, 3)) / weight
@@ -200,33 +202,53 @@ class PromptUNet(nn.Module):
         multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         """Masks of B prompts; see `PromptableModel.decode`. Logits have the size of the slice."""
-        if boxes is not None and point_coords is not None and point_labels is not None and mask_input is None:
-            for k in _steps(point_coords.shape[1]):
-                points, labels = (point_coords[:, :k], point_labels[:, :k]) if k else (None, None)
-                mask_input, _ = self.decode(embedding, points, labels, boxes, mask_input, False)
         prompts = _Prompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
-        # All crops of a prompt in one pass: threads wait for each other less often.
-        if boxes is not None:
-            contexts = BOX_CANDIDATE_CONTEXTS if multimask_output else BOX_CONTEXTS
-            windows = [box_window(boxes, context) for context in contexts]
-            looks = self._look(embedding, prompts.repeated(len(windows)), torch.cat(windows))
-        elif mask_input is not None:
-            return self._look(embedding, prompts, box_window(prompts.found_boxes(mask_input), MASK_CONTEXT))
-        else:
-            windows = [prompts.point_windows(embedding.image, share) for share in POINT_WINDOW_SHARES]
-            looks = self._zoomed(embedding, prompts.repeated(len(windows)), torch.cat(windows))
-        logits, scores = (torch.cat(part.split(len(prompts.boxes)), 1) for part in looks)
+        if boxes is None:
+            return self._without_box(embedding, prompts, multimask_output)
+        if mask_input is None:
+            for k in _steps(prompts.points.shape[1]):
+                found, _ = self._with_box(embedding, prompts.with_clicks(k), False)
+                prompts = prompts.with_mask(found)
+        return self._with_box(embedding, prompts, multimask_output)
+
+    def _with_box(
+        self, embedding: SliceEmbedding, prompts: "_Prompts", multimask_output: bool
+    ) -> tuple[Tensor, Tensor]:
+        contexts = BOX_CANDIDATE_CONTEXTS if multimask_output else BOX_CONTEXTS
+        windows = [box_window(prompts.boxes, context) for context in contexts]
+        logits, scores = self._looks(self._look, embedding, prompts, windows)
         if multimask_output:
             return logits, scores
-        if boxes is not None:
-            mean = torch.sigmoid(logits).mean(1, keepdim=True)
-            return torch.logit(mean, eps=1e-6), scores.mean(1, keepdim=True)
+        mean = torch.sigmoid(logits).mean(1, keepdim=True)
+        return torch.logit(mean, eps=1e-6), scores.mean(1, keepdim=True)
+
+    def _without_box(
+        self, embedding: SliceEmbedding, prompts: "_Prompts", multimask_output: bool
+    ) -> tuple[Tensor, Tensor]:
+        if prompts.mask is not None:
+            return self._look(embedding, prompts, box_window(prompts.found_boxes(prompts.mask), MASK_CONTEXT))
+        windows = [prompts.point_windows(embedding.image, share) for share in POINT_WINDOW_SHARES]
+        logits, scores = self._looks(self._zoomed, embedding, prompts, windows)
+        if multimask_output:
+            return logits, scores
         believed = scores * _certainty(logits)
         # Several points say themselves which object is meant: there the candidate that fits them best counts.
         best = (believed if prompts.points.shape[1] == 1 else scores).argmax(1)
-        scores = believed
         each = torch.arange(len(best), device=best.device)
-        return logits[each, best][:, None], scores[each, best][:, None]
+        return logits[each, best][:, None], believed[each, best][:, None]
+
+    def _looks(
+        self,
+        look: Callable[[SliceEmbedding, "_Prompts", Tensor], tuple[Tensor, Tensor]],
+        embedding: SliceEmbedding,
+        prompts: "_Prompts",
+        windows: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Look at several windows of each prompt: logits (B, windows, H, W) and scores (B, windows)."""
+        # All crops of a prompt in one pass: threads wait for each other less often.
+        both = look(embedding, prompts.repeated(len(windows)), torch.cat(list(windows)))
+        logits, scores = (torch.cat(part.split(len(prompts.boxes)), 1) for part in both)
+        return logits, scores
 
     def _look(self, embedding: SliceEmbedding, prompts: "_Prompts", windows: Tensor) -> tuple[Tensor, Tensor]:
         """One pass of the net over a crop for each prompt: logits (B, 1, H, W) and scores (B, 1)."""
@@ -240,7 +262,7 @@ class PromptUNet(nn.Module):
         inputs = torch.cat([image_channels(crop(image, windows)), channels, previous], 1)
         # Seen in a mirror the net errs differently: the mean of both is a little better than either.
         both = torch.cat([inputs, inputs.flip(3)]).contiguous(memory_format=torch.channels_last)
-        logits, iou_logits = self.net(both)
+        logits, iou_logits = self.net(both, listens=prompts.listens)
         straight, mirrored = torch.sigmoid(logits).chunk(2)
         logits = torch.logit((straight + mirrored.flip(3)) / 2, eps=1e-6)
         whole = paste(logits.contiguous(), windows, (image.shape[2], image.shape[3]))
@@ -264,13 +286,19 @@ def _steps(clicks: int) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class _Prompts:
-    """Prompts of one decode with every field filled in."""
+    """Prompts of one decode with every field filled in.
+
+    `listens` is False for a mask that came without clicks: it is from another slice, and whoever carries it
+    knows better, from the slice where somebody pointed at the object, how bright that is. Listening to the
+    intensities within a mask that has drifted keeps it where it has drifted to.
+    """
 
     boxes: Tensor
     has_box: Tensor
     points: Tensor
     labels: Tensor
     mask: Tensor | None
+    listens: bool
 
     @classmethod
     def of(
@@ -292,22 +320,27 @@ class _Prompts:
         some_box = torch.full((b,), boxes is not None, device=device)
         if boxes is None:
             boxes = torch.zeros((b, 4), device=device)
-        return cls(boxes, some_box, point_coords, point_labels, mask_input)
+        listens = mask_input is None or point_coords.shape[1] > 0
+        return cls(boxes, some_box, point_coords, point_labels, mask_input, listens)
 
     def repeated(self, times: int) -> "_Prompts":
         """Return all prompts, then all of them again, `times` times altogether."""
-        mask = None if self.mask is None else self.mask.repeat(times, 1, 1, 1)
-        return _Prompts(
-            self.boxes.repeat(times, 1),
-            self.has_box.repeat(times),
-            self.points.repeat(times, 1, 1),
-            self.labels.repeat(times, 1),
-            mask,
+        return replace(
+            self,
+            boxes=self.boxes.repeat(times, 1),
+            has_box=self.has_box.repeat(times),
+            points=self.points.repeat(times, 1, 1),
+            labels=self.labels.repeat(times, 1),
+            mask=None if self.mask is None else self.mask.repeat(times, 1, 1, 1),
         )
 
     def with_mask(self, logits: Tensor) -> "_Prompts":
-        """Return the same prompts with an earlier mask."""
-        return _Prompts(self.boxes, self.has_box, self.points, self.labels, logits)
+        """Return the same prompts with an earlier mask of this slice."""
+        return replace(self, mask=logits)
+
+    def with_clicks(self, count: int) -> "_Prompts":
+        """Return the same prompts with the first points alone."""
+        return replace(self, points=self.points[:, :count], labels=self.labels[:, :count])
 
     def point_windows(self, image: Tensor, share: float) -> Tensor:
         """Square windows (B, 4) around the foreground points, wide enough for all points."""

@@ -92,6 +92,25 @@ def test_clicks_correct_the_mask_that_they_were_made_on(default, discs):
     assert overlap(found[0, 0], bright) > 0.9
 
 
+def test_a_mask_that_is_carried_over_does_not_come_to_mean_what_is_as_bright_as_it():
+    """Else a mask that has drifted stays where it is; a click says that it is this slice's, to be corrected."""
+    heard = []
+
+    class Listening(PromptNet):
+        def forward(self, x, *, listens=True):
+            heard.append(listens)
+            return super().forward(x, listens=listens)
+
+    model = PromptUNet(Listening())
+    box, mask = torch.tensor([[2.0, 2.0, 20.0, 20.0]]), torch.ones((1, 1, 32, 32))
+    points, labels = torch.full((1, 1, 2), 8.0), torch.tensor([[1]])
+    with torch.inference_mode():
+        embedding = model.encode_image(torch.rand(1, 1, 32, 32))
+        for prompts in ((None, None, box, None), (None, None, box, mask), (points, labels, box, mask)):
+            model.decode(embedding, *prompts, False)
+    assert heard == [True, False, True]
+
+
 def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
     looks = []
 
