@@ -93,7 +93,7 @@ def test_clicks_correct_the_mask_that_they_were_made_on(default, discs):
 
 
 def test_a_mask_that_is_carried_over_does_not_come_to_mean_what_is_as_bright_as_it():
-    """Else a mask that has drifted stays where it is; a click says that it is this slice's, to be corrected."""
+    """Else one that has drifted stays where it is; a click says that it is of this slice."""
     heard = []
 
     class Listening(PromptNet):
