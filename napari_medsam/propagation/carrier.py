@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 MOST_LOGIT = 5.0
 """A model's certainty beyond this adds nothing."""
-LIKENESS_WEIGHT = 2.5
+LIKENESS_WEIGHT = 5.0
 SHAPE_WEIGHT = 0.2
 MOST_SHAPE = 3.0
 LEARN_FROM = 0.6
