@@ -17,6 +17,7 @@ from napari_medsam.propagation import (
     propagate,
     vote,
 )
+from napari_medsam.propagation.quality import MOST_DRIFT, estimated_dice
 
 EMPTY = np.zeros((40, 40), bool)
 SPACING = (3.0, 1.0, 1.0)
@@ -191,6 +192,29 @@ def test_the_score_falls_where_the_object_fades_and_says_so():
     assert faint < clear - 0.1
     *_, last = carried(stack, [0], rules=StopRules(min_dice=0))
     assert last.doubt
+
+
+def test_a_mask_that_changes_on_its_way_is_believed_less_than_one_that_stays():
+    """Slice by slice nothing is wrong with it; but each step carries on the errors of those before."""
+    steady = carried(Stack([disc(8)] * 7), [0])
+    moving = carried(Stack([disc(8, (20, 20 + k)) for k in range(7)]), [0])
+    assert [part.evidence.drift for part in steady] == [0] * 6
+    drifts = [part.evidence.drift for part in moving]
+    assert len(drifts) == 6
+    assert drifts == sorted(drifts)
+    assert 0 < drifts[0] < drifts[-1] <= MOST_DRIFT
+    assert moving[-1].score < estimated_dice(moving[-1].evidence.here)
+    assert moving[-1].score < steady[-1].score
+
+
+def test_how_far_a_mask_has_come_does_not_end_an_object():
+    stack = Stack([disc(8, (20, 12 + 2 * k)) for k in range(9)])
+    *_, last = carried(stack, [0], rules=StopRules(min_dice=0))
+    here = estimated_dice(last.evidence.here)
+    assert last.score < here
+    *_, again = carried(stack, [0], rules=StopRules(min_dice=(last.score + here) / 2))
+    assert again.where == last.where
+    assert not again.stopped
 
 
 # --- several parts, several objects ------------------------------------------------------------------------

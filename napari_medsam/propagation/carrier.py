@@ -20,7 +20,7 @@ from napari_medsam.metrics import dice
 from napari_medsam.postprocess import fill_holes
 from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.propagation.appearance import Appearance, contrast
-from napari_medsam.propagation.quality import FARTHEST, Evidence, doubt, estimated_dice
+from napari_medsam.propagation.quality import FARTHEST, MOST_DRIFT, Evidence, doubt, estimated_dice
 from napari_medsam.propagation.shapes import (
     CRUMB_SHARE,
     Region,
@@ -45,6 +45,8 @@ SHAPE_WEIGHT = 0.2
 MOST_SHAPE = 3.0
 LEARN_FROM = 0.6
 """Estimated Dice from which on a slice is remembered."""
+LEAST_AGREEMENT = 0.2
+"""Below this Dice, less agreement adds nothing to the drift."""
 RIM_PX = 4
 NESTED_SHARE = 0.7
 """Share of the smaller of two objects, within the larger, from which on it counts as a part of it."""
@@ -107,7 +109,7 @@ class Track:
         self.pixel_mm = [float(s) for k, s in enumerate(spacing) if k != axis]
         self.radius_mm = sqrt(int(start.mask.sum()) * self.pixel_mm[0] * self.pixel_mm[1] / pi)
         self._reach = reach_px(rules.steepest, self.slice_mm, self.pixel_mm)
-        self._mask, self._parts = start.mask, [start.mask]
+        self._mask, self._parts, self._drift = start.mask, [start.mask], 0.0
         image = grey(source.image(start.where))
         self._appearance = Appearance(image, start.mask)
         self._likeness = float(self._appearance.likeness(image)[start.mask].mean())
@@ -146,17 +148,17 @@ class Track:
         part = fill_holes(part, CRUMB_SHARE * int(part.sum()))
         mask = whole(region, part, before.shape)
         seen = self._evidence(where, before[region], part, likeness, model)
-        score = 0.0 if seen is None else estimated_dice(seen)
-        reason = self._reason_to_stop(int(before.sum()), int(part.sum()), seen, score)
-        if reason:
+        here = 0.0 if seen is None else estimated_dice(seen.here)
+        reason = self._reason_to_stop(int(before.sum()), int(part.sum()), seen, here)
+        if seen is None or reason:
             self.ended = True
             nothing = np.zeros_like(mask)
-            return SliceMask(where, self.start.label, nothing, 1 - score, reason, stopped=True, evidence=seen)
-        self._mask = mask
-        if score >= LEARN_FROM:
+            return SliceMask(where, self.start.label, nothing, 1 - here, reason, stopped=True, evidence=seen)
+        self._mask, self._drift = mask, seen.drift
+        if here >= LEARN_FROM:
             self._appearance.learn(image, mask)
-        why = "" if seen is None else doubt(seen)
-        return SliceMask(where, self.start.label, mask, score, PROPAGATED, doubt=why, evidence=seen)
+        score = estimated_dice(seen)
+        return SliceMask(where, self.start.label, mask, score, PROPAGATED, doubt=doubt(seen), evidence=seen)
 
     def _prompts(self, part: Mask) -> SlicePrompts:
         return SlicePrompts(box=carried_box(part, self.slice_mm, self.pixel_mm))
@@ -181,19 +183,21 @@ class Track:
         if not mask.any():
             return None
         inside, edge = contrast(likeness, mask)
+        agreement = dice(before, mask)
         far_mm = abs(where.index - self.start.where.index) * self.slice_mm
         return Evidence(
             model=model,
             likeness=inside,
             fading=self._likeness - inside,
             contrast=edge,
-            agreement=dice(before, mask),
+            agreement=agreement,
             change=min(abs(log(int(mask.sum()) / int(before.sum()))), 2.0),
             far=min(far_mm / self.radius_mm, FARTHEST),
             start=self.start.score,
+            drift=min(self._drift - log(max(agreement, LEAST_AGREEMENT)), MOST_DRIFT),
         )
 
-    def _reason_to_stop(self, before_px: int, area_px: int, seen: Evidence | None, score: float) -> str:
+    def _reason_to_stop(self, before_px: int, area_px: int, seen: Evidence | None, here: float) -> str:
         """Say why the object ends before this slice; "" when it goes on."""
         rules = self.rules
         if seen is None or area_px < rules.min_area_px:
@@ -202,8 +206,8 @@ class Track:
             return f"the area jumped from {before_px} to {area_px} px"
         if seen.agreement < rules.min_agreement:
             return f"the mask moved away: its Dice with the slice before is {seen.agreement:.2f}"
-        if score < rules.min_dice:
-            return f"the estimated Dice fell to {score:.2f}: {doubt(seen)}"
+        if here < rules.min_dice:
+            return f"the estimated Dice fell to {here:.2f}: {doubt(seen.here)}"
         return ""
 
 
