@@ -118,11 +118,11 @@ def ours(task: Task, corrections: int, policy: str) -> dict:
     curve = [row["dice"]]
     random = np.random.default_rng(0)
     for _ in range(corrections):
-        open_slices = session.review(1, 0).weakest()
+        open_slices = session.review(1, 0).worth_a_look()
         if not open_slices:
             curve.append(curve[-1])
             continue
-        chosen = open_slices[0] if policy == "weakest" else random.choice(np.array(open_slices, object))
+        chosen = open_slices[0] if policy == "pointed at" else random.choice(np.array(open_slices, object))
         where = chosen.where
         session.labels[where.index] = task.truth[where.index]
         session.mark(1, where, CORRECTED)
@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> None:
             if key in done:
                 continue
             if method in (OURS, "random"):
-                row = ours(task, options.corrections, "weakest" if method == OURS else "random")
+                row = ours(task, options.corrections, "pointed at" if method == OURS else "random")
             else:
                 stack = Stack(task.session())
                 started = time.perf_counter()

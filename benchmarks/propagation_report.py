@@ -36,7 +36,7 @@ def print_tables(rows: Sequence[dict], curve: Path | None) -> None:
         ("held-out half", set(cases) - development),
     ):
         print_scores(name, [row for row in rows if row["method"] == OURS and row["case"] in chosen])
-    for name, lines in (("weakest first", OURS), ("random", RANDOM)):
+    for name, lines in (("what is pointed at first", OURS), ("random", RANDOM)):
         means = curve_of(rows, lines)
         print(f"corrections, {name}: " + ", ".join(f"{value:.3f}" for value in means))
     if curve:
@@ -125,7 +125,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     font = ImageFont.load_default(14)
     canvas = Image.new("RGB", CURVE_PX, PAPER)
     pen = ImageDraw.Draw(canvas)
-    curves = [(OURS, BLUE, "weakest slice first"), (RANDOM, GREY, "a random slice")]
+    curves = [(OURS, BLUE, "the slice pointed at"), (RANDOM, GREY, "a random slice")]
     means = {method: curve_of(rows, method) for method, _, _ in curves}
     longest = max(map(len, means.values()))
     low = np.floor(min(min(values) for values in means.values()) * 10) / 10

@@ -7,7 +7,7 @@ load torch: a window may show a session before the model is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -215,13 +215,13 @@ class Session(RecordedState):
         last = min((index for index in keys if index > where.index), default=None)
         return self.propagate(where.axis, label, first, last, rules)
 
-    def review(self, label: int, axis: int, shown: Container[SliceIndex] | None = None) -> Review:
+    def review(self, label: int, axis: int, pixels: Mapping[SliceIndex, int] | None = None) -> Review:
         """Say what is known of an object's slices along an axis, and which of them want a look.
 
-        Slices whose voxels were taken back or deleted since are left out: they are looked for, unless
-        somebody has counted which slices show the object and says so in `shown`.
+        Slices whose voxels were taken back or deleted since are left out. Pixels are counted, unless somebody
+        has done so and says in `pixels` how many lie on each slice that shows the object.
         """
-        return self.ledger.review(label, axis, self.labels, shown)
+        return self.ledger.review(label, axis, self.labels, pixels)
 
     def write(self, part: SliceMask) -> None:
         """Put a mask into the label map, see `merged`, and what is known of it into the reports."""

@@ -275,10 +275,12 @@ def test_the_review_shows_every_slice_with_its_score_and_counts_what_wants_a_loo
     assert review.slices[4].dice == pytest.approx(2 * 0.8 / 1.8)
     weak = SliceMask(SliceIndex(0, 7), 1, HAND, 0.01, PROPAGATED, doubt="the edge is faint")
     carried.write(weak)
-    first = carried.review(1, 0).weakest()[0]
-    assert (first.where.index, first.doubt) == (7, "the edge is faint")
+    weakest = carried.review(1, 0).weakest
+    assert (weakest.where.index, weakest.doubt) == (7, "the edge is faint")
+    assert SliceIndex(0, 7) in [report.where for report in carried.review(1, 0).worth_a_look()]
     correct(carried, 7)
-    assert SliceIndex(0, 7) not in [report.where for report in carried.review(1, 0).weakest()]
+    assert carried.review(1, 0).weakest.where.index != 7
+    assert SliceIndex(0, 7) not in [report.where for report in carried.review(1, 0).worth_a_look()]
 
 
 def test_a_slice_that_was_emptied_since_is_not_in_the_review(carried):

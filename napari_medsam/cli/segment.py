@@ -348,7 +348,7 @@ def _found(session: Session, thing: ObjectPrompts, review: Review) -> Found:
     mask = session.labels == thing.label
     axis = _axis_of(thing)
     occupied = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
-    weakest = next(iter(review.weakest()), None)
+    weakest = review.weakest
     voxels = int(np.count_nonzero(mask))
     return Found(
         label=thing.label,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -92,7 +92,7 @@ class Ledger:
         label: int,
         axis: int,
         labels: NDArray[np.uint16],
-        shown: Container[SliceIndex] | None = None,
+        pixels: Mapping[SliceIndex, int] | None = None,
     ) -> Review:
         """Collect what is known along an axis; slices that show nothing of the object any more are left out.
 
@@ -102,22 +102,18 @@ class Ledger:
             The object and the array axis.
         labels : numpy.ndarray of uint16
             (z, y, x).
-        shown
-            Slices that show the object, where somebody has counted them; all are looked at when None.
+        pixels
+            How many of the object's pixels lie on each slice that shows it, where somebody has counted them;
+            they are counted when None.
         """
-
-        def is_shown(where: SliceIndex) -> bool:
-            return bool((where.take(labels) == label).any()) if shown is None else where in shown
-
         found = {r.where: r for r in list(self.reports.get(label, {}).values()) if r.where.axis == axis}
-        for where, kind in list(self.key_slices.get(label, {}).items()):
-            if where.axis == axis:
-                found[where] = SliceReport(where, label, 1.0, kind, stopped=not is_shown(where))
-        return Review(
-            report
-            for where, report in found.items()
-            if report.stopped or report.is_by_hand or is_shown(where)
-        )
+        keys = {w: kind for w, kind in list(self.key_slices.get(label, {}).items()) if w.axis == axis}
+        if pixels is None:
+            pixels = {w: int(np.count_nonzero(w.take(labels) == label)) for w in found.keys() | keys.keys()}
+        for where, kind in keys.items():
+            found[where] = SliceReport(where, label, 1.0, kind, stopped=not pixels.get(where))
+        kept = (r for w, r in found.items() if r.stopped or r.is_by_hand or pixels.get(w))
+        return Review(kept, pixels)
 
     def carried(self, label: int, axis: int, first: int, last: int) -> list[SliceReport]:
         """Slices of a range to which an object was carried from others."""

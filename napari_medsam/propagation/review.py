@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_medsam.propagation.values import (
     ACCEPTED,
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 
 LOOK_BELOW = 0.7
 """Estimated Dice below which a slice wants a look."""
+REACH_SHARE = 0.25
+"""How far a correction mends the slices beside it, as a share of the slices that show the object."""
+LEAST_REACH = 1.5
+"""The same in slices, at least."""
 
 CARRIED = frozenset({PROPAGATED, BOTH_SIDES, INTERPOLATED, BY_VOTE, CLEARED})
 """Reasons of masks that nobody asked for on that very slice."""
@@ -85,6 +93,8 @@ class Review:
     ----------
     reports
         In any order.
+    pixels
+        How many of its pixels lie on each slice that shows the object; as many on each where it is not said.
 
     Attributes
     ----------
@@ -92,8 +102,11 @@ class Review:
         By index, with the slices on which the object was found to have ended.
     """
 
-    def __init__(self, reports: Iterable[SliceReport]) -> None:
+    def __init__(
+        self, reports: Iterable[SliceReport], pixels: Mapping[SliceIndex, int] = MappingProxyType({})
+    ) -> None:
         self.slices: tuple[SliceReport, ...] = tuple(sorted(reports, key=lambda report: report.where))
+        self._pixels = pixels
 
     @property
     def shown(self) -> Sequence[SliceReport]:
@@ -105,17 +118,47 @@ class Review:
         """Slices on which the object was found to have ended, each with the reason."""
         return [report for report in self.slices if report.stopped]
 
-    def weakest(self) -> list[SliceReport]:
-        """Slices in the order in which they are worth a look; none that somebody corrected or accepted."""
-        return sorted((r for r in self.slices if not r.is_by_hand), key=lambda report: report.dice)
+    @property
+    def weakest(self) -> SliceReport | None:
+        """The slice with the lowest estimate; None where somebody has corrected or accepted all of them."""
+        return min((r for r in self.slices if not r.is_by_hand), key=lambda report: report.dice, default=None)
 
-    def next_weakest(self, after: SliceIndex, step: int = 1) -> SliceReport | None:
+    def worth_a_look(self) -> list[SliceReport]:
+        """Slices in the order in which a correction should mend most; none that is corrected or accepted.
+
+        That is not the order of the estimates: the weakest slices are the last before the ends, where little
+        of the object lies and nothing hangs on them. A correction mends the slices beside it, too, the nearer
+        the more, so each slice counts with the doubtful pixels of its neighbours; once it is taken, theirs
+        count less.
+        """
+        if not self.slices:
+            return []
+        places = np.array([report.where.index for report in self.slices])
+        reach = max(LEAST_REACH, REACH_SHARE * len(self.shown))
+        mends = np.clip(1 - np.abs(places[:, None] - places) / reach, 0, None)
+        doubtful = np.array([0.0 if r.is_by_hand else 1 - r.dice for r in self.slices]) * self._sizes(places)
+        left = [n for n, report in enumerate(self.slices) if not report.is_by_hand]
+        order = []
+        while left:
+            best = max(left, key=(mends @ doubtful).__getitem__)
+            left.remove(best)
+            order.append(self.slices[best])
+            doubtful *= 1 - mends[best]
+        return order
+
+    def _sizes(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Pixels on each slice; beyond an end, where there are none, those of the nearest that has some."""
+        sizes = np.array([float(self._pixels.get(report.where, not self._pixels)) for report in self.slices])
+        filled = np.flatnonzero(sizes)
+        return sizes[filled[np.abs(places[:, None] - places[filled]).argmin(1)]] if filled.size else sizes
+
+    def next_worth(self, after: SliceIndex, step: int = 1) -> SliceReport | None:
         """Return the next slice to look at, or with `step` -1 the one before.
 
         Parameters
         ----------
         after
-            The slice at hand. Where it does not want a look, the weakest slice of all comes next.
+            The slice at hand. Where it does not want a look, the one that is most worth it comes next.
         step
             1 for the next, -1 for the one before.
 
@@ -126,7 +169,8 @@ class Review:
             where none does, all are walked through.
         """
         # The prompted slice at hand is no reason to begin in the middle of the good ones.
-        order = [report for report in self.weakest() if report.wants_look] or self.weakest()
+        all_of_them = self.worth_a_look()
+        order = [report for report in all_of_them if report.wants_look] or all_of_them
         if not order:
             return None
         places = {report.where: n for n, report in enumerate(order)}

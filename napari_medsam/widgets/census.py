@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from napari_medsam.prompts import SliceIndex
+from napari_medsam.prompts import SliceIndex
 
 
 class Census:
@@ -41,6 +39,10 @@ class Census:
     def slices(self, label: int) -> list[int]:
         """Return where along axis 0 a label has voxels, in order."""
         return np.flatnonzero(self._counts[label]).tolist() if label in self._counts else []
+
+    def by_slice(self, label: int) -> dict[SliceIndex, int]:
+        """Return how many voxels a label has on each slice along axis 0 that has any."""
+        return {SliceIndex(0, index): int(self._counts[label][index]) for index in self.slices(label)}
 
     def changed(self, where: SliceIndex, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> set[int]:
         """Take note that a slice has changed, and return the labels that have gained or lost pixels.

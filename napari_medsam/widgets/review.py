@@ -160,7 +160,7 @@ class ReviewPanel(Panel):
         layout.setContentsMargins(0, 0, 0, 0)
         for row, each in enumerate((self.summary, self.strip, self.text)):
             layout.addWidget(each, row, 0, 1, 2)
-        tip = "Go to the weakest slice that wants a look, then to the next; Shift+J goes back"
+        tip = "Go where a correction should mend most, then to the next such slice; Shift+J goes back"
         self.next = button("Next  (J)", tip, lambda: segmenter.reviewing.walk(1))
         tip = "Carry the object anew between the key slices beside this one"
         self.redo = button("Redo here", tip, segmenter.reviewing.redo)

@@ -1,4 +1,4 @@
-"""From slice to slice, the weakest first. No Qt."""
+"""From slice to slice, first where a correction should mend most. No Qt."""
 
 from __future__ import annotations
 
@@ -37,19 +37,15 @@ class Reviewing:
         if layers is None or where is None:
             return None
         # Counting is quicker than looking, and it is asked after every change.
-        shown = (
-            {SliceIndex(0, index) for index in layers.census.slices(layers.label)}
-            if where.axis == 0
-            else None
-        )
-        return layers.session.review(layers.label, where.axis, shown)
+        counted = layers.census.by_slice(layers.label) if where.axis == 0 else None
+        return layers.session.review(layers.label, where.axis, counted)
 
     def walk(self, step: int) -> None:
         """Go to the slice that is the next to look at (1), or the one before (-1)."""
         layers, review = self.segmenter.layers, self.review
         if layers is None or layers.where is None or review is None:
             return
-        found = review.next_weakest(layers.where, step)
+        found = review.next_worth(layers.where, step)
         if found is None:
             show_info(NOTHING_LEFT)
         else:
