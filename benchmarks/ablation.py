@@ -1,0 +1,98 @@
+"""What each part of the default model's way of answering is worth: one part left out at a time.
+
+    python benchmarks/ablation.py --data CASES [--slices N]
+
+Cases, prompts and means are those of `accuracy.py`. What was trained differently is not here: that each stage
+of training brought is told in ``docs/reference/default-model.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import accuracy
+import numpy as np
+import torch
+from accuracy_prompts import BOX, BOX_1, BOX_2, CLICK, CLICKS_3, COURSES
+from accuracy_report import macro
+from torch import Tensor, nn
+
+from napari_medsam.models import prompt_unet
+from napari_medsam.models.prompt_unet import PromptUNet
+from napari_medsam.models.zoo import load_model
+from napari_medsam.predictor import SlicePredictor
+
+KINDS = (BOX, BOX_1, BOX_2, CLICK, CLICKS_3)
+
+
+class _Straight(nn.Module):
+    """A net that sees no mirror image: its answer for that is its answer for the picture, mirrored."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, both: Tensor, *, listens: bool) -> tuple[Tensor, Tensor]:
+        logits, iou_logits = self.net(both.chunk(2)[0], listens=listens)
+        return torch.cat([logits, logits.flip(3)]), torch.cat([iou_logits, iou_logits])
+
+
+@contextmanager
+def unmirrored(model: PromptUNet) -> Iterator[None]:
+    """Leave out the mirror image."""
+    whole = model.net
+    model.net = _Straight(whole)
+    yield
+    model.net = whole
+
+
+def part(name: str, value: object) -> Callable[[PromptUNet], object]:
+    """Replace one name of the module, or of the class after a dot."""
+    target = f"{prompt_unet.__name__}.{name}"
+    return lambda model: mock.patch(target, value)
+
+
+PARTS: dict[str, Callable[[PromptUNet], object]] = {
+    "nothing": part("EVIDENCE_WEIGHT", prompt_unet.EVIDENCE_WEIGHT),
+    "evidence of intensities": part("EVIDENCE_WEIGHT", 0.0),
+    "the mirror image": unmirrored,
+    "the second crop of a box": part("BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[1:]),
+    "clicks one by one": part("_steps", lambda clicks: ()),
+    "certainty of single clicks": part("_certainty", lambda logits: torch.ones(logits.shape[:2])),
+    "the second look of clicks": part("PromptUNet._zoomed", PromptUNet._look),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default=os.environ.get("NAPARI_MEDSAM_TEST_DATA", ""))
+    parser.add_argument("--slices", type=int, default=2, help="at most so many for each label; 0 for all")
+    options = parser.parse_args()
+    model = load_model("default")
+    predictor = SlicePredictor(model)
+    cases = [accuracy.read_case(folder) for folder in accuracy.case_folders(options.data)]
+    courses = [course for course in COURSES if set(course.kinds) & set(KINDS)]
+    print("| left out | " + " | ".join(KINDS) + f" | error of the predicted IoU, {BOX} | {CLICK} |")
+    print("|---|" + "---|" * (len(KINDS) + 2))
+    for name, without in PARTS.items():
+        with without(model), mock.patch("accuracy.COURSES", courses):
+            rows = [
+                row
+                for case in cases
+                for row in accuracy.measure(case, "default", predictor, options.slices, accuracy.SEED)
+            ]
+        by_kind = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
+        cells = [macro(by_kind[kind]) for kind in KINDS]
+        cells += [np.mean([abs(r.predicted_iou - r.iou) for r in by_kind[kind]]) for kind in (BOX, CLICK)]
+        print(f"| {name} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
