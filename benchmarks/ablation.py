@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -25,6 +26,7 @@ from napari_medsam.models import prompt_unet
 from napari_medsam.models.prompt_unet import PromptUNet
 from napari_medsam.models.zoo import load_model
 from napari_medsam.predictor import SlicePredictor
+from napari_medsam.volume import GeometryError, VolumeError
 
 KINDS = (BOX, BOX_1, BOX_2, CLICK, CLICKS_3)
 
@@ -46,8 +48,10 @@ def unmirrored(model: PromptUNet) -> Iterator[None]:
     """Leave out the mirror image."""
     whole = model.net
     model.net = _Straight(whole)
-    yield
-    model.net = whole
+    try:
+        yield
+    finally:
+        model.net = whole
 
 
 def part(name: str, value: object) -> Callable[[PromptUNet], object]:
@@ -60,7 +64,7 @@ PARTS: dict[str, Callable[[PromptUNet], object]] = {
     "nothing": part("EVIDENCE_WEIGHT", prompt_unet.EVIDENCE_WEIGHT),
     "evidence of intensities": part("EVIDENCE_WEIGHT", 0.0),
     "the mirror image": unmirrored,
-    "the second crop of a box": part("BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[1:]),
+    "the wider crop of a box": part("BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
     "clicks one by one": part("_steps", lambda clicks: ()),
     "certainty of single clicks": part("_certainty", lambda logits: torch.ones(logits.shape[:2])),
     "the second look of clicks": part("PromptUNet._zoomed", PromptUNet._look),
@@ -77,7 +81,10 @@ def main() -> None:
     options = parser.parse_args()
     model = load_model("default")
     predictor = SlicePredictor(model)
-    cases = [accuracy.read_case(folder) for folder in accuracy.case_folders(options.data)]
+    try:
+        cases = [accuracy.read_case(folder) for folder in accuracy.case_folders(options.data)]
+    except (accuracy.AccuracyError, VolumeError, GeometryError) as error:
+        sys.exit(str(error))
     courses = [course for course in COURSES if set(course.kinds) & set(KINDS)]
     print("| left out | " + " | ".join(KINDS) + f" | error of the predicted IoU, {BOX} | {CLICK} |")
     print("|---|" + "---|" * (len(KINDS) + 2))

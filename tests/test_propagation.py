@@ -130,7 +130,7 @@ def test_a_tube_is_followed_to_the_end_of_the_volume():
     ("before", "mask", "score", "sentence"),
     [
         (8, EMPTY, 0.9, "no more than 0 px of the object were found"),
-        (8, disc(8), 0.0, "the estimated Dice fell to 0."),
+        (8, disc(8), 0.0, "the estimated Dice of this slice alone fell to 0."),
         (4, disc(19), 0.9, "the area jumped from 49 to"),
         (8, disc(3), 0.9, "the area jumped from 197 to 29 px"),
     ],
@@ -154,7 +154,7 @@ def test_a_stop_for_want_of_quality_names_the_weakest_evidence():
     *_, last = carried(stack, [0], rules=StopRules(min_dice=(clear + faint) / 2))
     assert (last.where.index, last.stopped) == (2, True)
     assert last.score == pytest.approx(1 - faint)
-    assert last.reason.startswith(f"the estimated Dice fell to {faint:.2f}: ")
+    assert last.reason.startswith(f"the estimated Dice of this slice alone fell to {faint:.2f}: ")
     assert any(words in last.reason for words in ("brightness inside", "surroundings", "edge is faint"))
 
 

@@ -68,6 +68,26 @@ def test_every_slice_is_named_once_but_those_done_by_hand(known):
     assert sorted(order(review)) == [r.where.index for r in reports if not r.is_by_hand]
 
 
+def test_a_walk_begins_where_most_is_mended_even_if_only_the_neighbours_are_in_doubt():
+    review = Review(
+        report(n, score) for n, score in enumerate([0.9, 0.9, 0.9, 0.1, 0.75, 0.1, 0.9, 0.9, 0.9])
+    )
+    assert not review.slices[4].wants_look
+    walked, here = [], SliceIndex(0, 0)
+    for _ in range(4):
+        here = review.next_worth(here).where
+        walked.append(here.index)
+    assert walked[0] == order(review)[0]
+    assert set(walked[:3]) <= {3, 4, 5}
+    assert walked[3] in walked[:3]
+
+
+def test_a_thousand_slices_are_ordered_too():
+    """Each one once, although only the first are chosen one after the other."""
+    review = Review(report(n, 0.3 + 0.5 * (n % 7) / 7) for n in range(1000))
+    assert sorted(order(review)) == list(range(1000))
+
+
 def test_a_walk_goes_round_what_wants_a_look():
     review = Review(report(n, score) for n, score in enumerate([0.9, 0.2, 0.9, 0.9, 0.9, 0.9, 0.4, 0.9]))
     here, visited = SliceIndex(0, 4), []

@@ -288,9 +288,9 @@ def _steps(clicks: int) -> Sequence[int]:
 class _Prompts:
     """Prompts of one decode with every field filled in.
 
-    `listens` is False for a mask that came without clicks: it is from another slice, and whoever carries it
-    knows better, from the slice where somebody pointed at the object, how bright that is. Listening to the
-    intensities within a mask that has drifted keeps it where it has drifted to.
+    `listens` is False for a mask that came without clicks: it is taken to be from another slice, and whoever
+    carries it knows better, from the slice where somebody pointed at the object, how bright that is.
+    Listening to the intensities within a mask that has drifted keeps it where it has drifted to.
     """
 
     boxes: Tensor

@@ -61,7 +61,8 @@ class StopRules:
     steepest
         Millimetres by which an outline may move outwards for each millimetre between slices.
     min_dice
-        Least estimated Dice of a mask that is still believed.
+        Least estimated Dice of a mask that is still believed, by what is seen on its slice alone (see
+        `Evidence.here`).
     max_change
         Largest ratio of areas, either way, between neighbouring slices.
     min_agreement
@@ -207,7 +208,7 @@ class Track:
         if seen.agreement < rules.min_agreement:
             return f"the mask moved away: its Dice with the slice before is {seen.agreement:.2f}"
         if here < rules.min_dice:
-            return f"the estimated Dice fell to {here:.2f}: {doubt(seen.here)}"
+            return f"the estimated Dice of this slice alone fell to {here:.2f}: {doubt(seen.here)}"
         return ""
 
 

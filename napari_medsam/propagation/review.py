@@ -31,6 +31,8 @@ REACH_SHARE = 0.25
 """How far a correction mends the slices beside it, as a share of the slices that show the object."""
 LEAST_REACH = 1.5
 """The same in slices, at least."""
+MOST_AHEAD = 40
+"""So many slices are chosen one after the other; the rest follow by what is doubtful on them alone."""
 
 CARRIED = frozenset({PROPAGATED, BOTH_SIDES, INTERPOLATED, BY_VOTE, CLEARED})
 """Reasons of masks that nobody asked for on that very slice."""
@@ -139,16 +141,20 @@ class Review:
         doubtful = np.array([0.0 if r.is_by_hand else 1 - r.dice for r in self.slices]) * self._sizes(places)
         left = [n for n, report in enumerate(self.slices) if not report.is_by_hand]
         order = []
-        while left:
+        # Nobody corrects more before the scores are others, and each one takes the time of the square.
+        for _ in range(min(MOST_AHEAD, len(left))):
             best = max(left, key=(mends @ doubtful).__getitem__)
             left.remove(best)
-            order.append(self.slices[best])
+            order.append(best)
             doubtful *= 1 - mends[best]
-        return order
+        order += sorted(left, key=lambda n: -doubtful[n])
+        return [self.slices[n] for n in order]
 
     def _sizes(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Pixels on each slice; beyond an end, where there are none, those of the nearest that has some."""
-        sizes = np.array([float(self._pixels.get(report.where, not self._pixels)) for report in self.slices])
+        if not self._pixels:
+            return np.ones(len(self.slices))
+        sizes = np.array([float(self._pixels.get(report.where, 0)) for report in self.slices])
         filled = np.flatnonzero(sizes)
         return sizes[filled[np.abs(places[:, None] - places[filled]).argmin(1)]] if filled.size else sizes
 
@@ -158,19 +164,21 @@ class Review:
         Parameters
         ----------
         after
-            The slice at hand. Where it does not want a look, the one that is most worth it comes next.
+            The slice at hand. Where it is none of those that are walked through, the one that is most worth a
+            look comes next.
         step
             1 for the next, -1 for the one before.
 
         Returns
         -------
         SliceReport or None
-            None when nothing is left to look at. After the last one that wants a look comes the first again;
-            where none does, all are walked through.
+            None when nothing is left to look at. The first is the one that is most worth it, even if only its
+            neighbours are in doubt; then come those that want a look, and the first again. Where none wants
+            a look, all are walked through.
         """
-        # The prompted slice at hand is no reason to begin in the middle of the good ones.
-        all_of_them = self.worth_a_look()
-        order = [report for report in all_of_them if report.wants_look] or all_of_them
+        order = self.worth_a_look()
+        if any(report.wants_look for report in order):
+            order = [report for n, report in enumerate(order) if report.wants_look or not n]
         if not order:
             return None
         places = {report.where: n for n, report in enumerate(order)}

@@ -52,11 +52,11 @@ def _previous(segmenter: Segmenter) -> None:
     segmenter.walk(-1)
 
 
-def _weakest(segmenter: Segmenter) -> None:
+def _worth(segmenter: Segmenter) -> None:
     segmenter.reviewing.walk(1)
 
 
-def _weakest_before(segmenter: Segmenter) -> None:
+def _worth_before(segmenter: Segmenter) -> None:
     segmenter.reviewing.walk(-1)
 
 
@@ -81,8 +81,8 @@ ACTIONS: tuple[tuple[str, str, Callable[[Segmenter], None], dict[type, str]], ..
     ("accept", "MedSAM: accept the object on this slice, or unlock it", _accept, {Image: "A", Labels: "A"}),
     ("next_object", "MedSAM: go to the next object", _next, {ViewerModel: "Down"}),
     ("previous_object", "MedSAM: go to the object before", _previous, {ViewerModel: "Up"}),
-    ("weakest", "MedSAM: go to the next slice to look at", _weakest, {ViewerModel: "J"}),
-    ("weakest_before", "MedSAM: go back to the slice before", _weakest_before, {ViewerModel: "Shift+J"}),
+    ("weakest", "MedSAM: go to the next slice to look at", _worth, {ViewerModel: "J"}),
+    ("weakest_before", "MedSAM: go back to the slice before", _worth_before, {ViewerModel: "Shift+J"}),
     ("undo", "MedSAM: take back the last step, whatever it was", _undo, {Image: "Ctrl+Z"}),
     ("redo", "MedSAM: do again what was taken back", _redo, {Image: "Ctrl+Shift+Z"}),
     ("save", "MedSAM: save the label map beside the image", _save, {ViewerModel: "Ctrl+Shift+S"}),
