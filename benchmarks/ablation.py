@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from unittest import mock
 
 import accuracy
@@ -20,7 +18,7 @@ import numpy as np
 import torch
 from accuracy_prompts import BOX, BOX_1, BOX_2, CLICK, CLICKS_3, COURSES
 from accuracy_report import macro
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_medsam.models import prompt_unet
 from napari_medsam.models.prompt_unet import PromptUNet
@@ -29,46 +27,25 @@ from napari_medsam.predictor import SlicePredictor
 from napari_medsam.volume import GeometryError, VolumeError
 
 KINDS = (BOX, BOX_1, BOX_2, CLICK, CLICKS_3)
+THROUGH = PromptUNet._through
 
 
-class _Straight(nn.Module):
-    """A net that sees no mirror image: its answer for that is its answer for the picture, mirrored."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, both: Tensor, *, listens: bool) -> tuple[Tensor, Tensor]:
-        logits, iou_logits = self.net(both.chunk(2)[0], listens=listens)
-        return torch.cat([logits, logits.flip(3)]), torch.cat([iou_logits, iou_logits])
+def straight(model: PromptUNet, both: Tensor, listens: bool) -> tuple[Tensor, Tensor]:
+    """Pass crops through the net, but for the mirror images take what it said of the crops, mirrored."""
+    logits, iou_logits = THROUGH(model, both.chunk(2)[0], listens)
+    return torch.cat([logits, logits.flip(3)]), torch.cat([iou_logits, iou_logits])
 
 
-@contextmanager
-def unmirrored(model: PromptUNet) -> Iterator[None]:
-    """Leave out the mirror image."""
-    whole = model.net
-    model.net = _Straight(whole)
-    try:
-        yield
-    finally:
-        model.net = whole
-
-
-def part(name: str, value: object) -> Callable[[PromptUNet], object]:
-    """Replace one name of the module, or of the class after a dot."""
-    target = f"{prompt_unet.__name__}.{name}"
-    return lambda model: mock.patch(target, value)
-
-
-PARTS: dict[str, Callable[[PromptUNet], object]] = {
-    "nothing": part("EVIDENCE_WEIGHT", prompt_unet.EVIDENCE_WEIGHT),
-    "evidence of intensities": part("EVIDENCE_WEIGHT", 0.0),
-    "the mirror image": unmirrored,
-    "the wider crop of a box": part("BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
-    "clicks one by one": part("_steps", lambda clicks: ()),
-    "certainty of single clicks": part("_certainty", lambda logits: torch.ones(logits.shape[:2])),
-    "the second look of clicks": part("PromptUNet._zoomed", PromptUNet._look),
+PARTS: dict[str, tuple[str, object]] = {
+    "nothing": ("EVIDENCE_WEIGHT", prompt_unet.EVIDENCE_WEIGHT),
+    "evidence of intensities": ("EVIDENCE_WEIGHT", 0.0),
+    "the mirror image": ("PromptUNet._through", straight),
+    "the wider crop of a box": ("BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
+    "clicks one by one": ("_steps", lambda clicks: ()),
+    "certainty of single clicks": ("_certainty", lambda logits: torch.ones(logits.shape[:2])),
+    "the second look of clicks": ("PromptUNet._zoomed", PromptUNet._look),
 }
+"""What is put in place of what, in the module of the default model."""
 
 
 def main() -> None:
@@ -79,8 +56,7 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("NAPARI_MEDSAM_TEST_DATA", ""))
     parser.add_argument("--slices", type=int, default=2, help="at most so many for each label; 0 for all")
     options = parser.parse_args()
-    model = load_model("default")
-    predictor = SlicePredictor(model)
+    predictor = SlicePredictor(load_model("default"))
     try:
         cases = [accuracy.read_case(folder) for folder in accuracy.case_folders(options.data)]
     except (accuracy.AccuracyError, VolumeError, GeometryError) as error:
@@ -88,8 +64,9 @@ def main() -> None:
     courses = [course for course in COURSES if set(course.kinds) & set(KINDS)]
     print("| left out | " + " | ".join(KINDS) + f" | error of the predicted IoU, {BOX} | {CLICK} |")
     print("|---|" + "---|" * (len(KINDS) + 2))
-    for name, without in PARTS.items():
-        with without(model), mock.patch("accuracy.COURSES", courses):
+    for name, (place, value) in PARTS.items():
+        without = mock.patch(f"{prompt_unet.__name__}.{place}", value)
+        with without, mock.patch("accuracy.COURSES", courses):
             rows = [
                 row
                 for case in cases

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medsam.models.prompt_unet import PromptNet, PromptUNet, _certainty
+from napari_medsam.models.prompt_unet import CROPS_AT_ONCE, PromptNet, PromptUNet, _certainty
 from napari_medsam.models.zoo import ModelError, load_model
 
 
@@ -109,6 +109,20 @@ def test_a_mask_that_is_carried_over_does_not_come_to_mean_what_is_as_bright_as_
         for prompts in ((None, None, box, None), (None, None, box, mask), (points, labels, box, mask)):
             model.decode(embedding, *prompts, False)
     assert heard == [True, False, True]
+
+
+def test_more_crops_than_go_through_at_once_get_the_same_answers():
+    """Many objects go through in parts: each has to get its own mask, not its neighbour's mirror image."""
+    model, image = PromptUNet(PromptNet()), torch.rand(1, 1, 40, 40)
+    boxes = torch.tensor([[2.0 + k, 3.0, 20.0 + k, 25.0 + k / 2] for k in range(7)])
+    with torch.inference_mode():
+        embedding = model.encode_image(image)
+        together, scores = model.decode(embedding, None, None, boxes, None, False)
+        for k, box in enumerate(boxes):
+            alone, score = model.decode(embedding, None, None, box[None], None, False)
+            torch.testing.assert_close(together[k], alone[0], rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(scores[k], score[0], rtol=1e-3, atol=1e-3)
+    assert 4 * len(boxes) > 3 * CROPS_AT_ONCE
 
 
 def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
