@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from accuracy_prompts import BOX, BOX_1, BOX_2, CLICK, CLICKS_3, COURSES
 from accuracy_report import macro
-from torch import Tensor
 
 from napari_medsam.models import prompt_unet
 from napari_medsam.models.prompt_unet import PromptUNet
@@ -27,19 +26,13 @@ from napari_medsam.predictor import SlicePredictor
 from napari_medsam.volume import GeometryError, VolumeError
 
 KINDS = (BOX, BOX_1, BOX_2, CLICK, CLICKS_3)
-THROUGH = PromptUNet._through
-
-
-def straight(model: PromptUNet, both: Tensor, listens: bool) -> tuple[Tensor, Tensor]:
-    """Pass crops through the net, but for the mirror images take what it said of the crops, mirrored."""
-    logits, iou_logits = THROUGH(model, both.chunk(2)[0], listens)
-    return torch.cat([logits, logits.flip(3)]), torch.cat([iou_logits, iou_logits])
-
-
 PARTS: dict[str, tuple[str, object]] = {
     "nothing": ("EVIDENCE_WEIGHT", prompt_unet.EVIDENCE_WEIGHT),
     "evidence of intensities": ("EVIDENCE_WEIGHT", 0.0),
-    "the mirror image": ("PromptUNet._through", straight),
+    "the second look of small, loose boxes": (
+        "_Prompts.loose_boxes",
+        lambda prompts, logits: torch.zeros_like(prompts.has_box),
+    ),
     "the wider crop of a box": ("BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
     "clicks one by one": ("_steps", lambda clicks: ()),
     "certainty of single clicks": ("_certainty", lambda logits: torch.ones(logits.shape[:2])),

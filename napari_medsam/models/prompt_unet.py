@@ -163,6 +163,10 @@ POINT_WINDOW_SHARES = (0.12, 0.32, 0.8)
 MASK_CONTEXT = 1.6
 CROPS_AT_ONCE = 8
 """On a CPU: more of them do not fit into its caches, and each takes up to 1.7 times as long."""
+SMALL_SHARE = 0.1
+"""Of the slice's long side: a hand is off by as many pixels whatever it draws, and by more of a small box."""
+LOOSE_SHARE = 0.8
+"""Of a box's area: where what was found needs less, its own box says better what is meant."""
 CLICKS_ONE_BY_ONE = 4
 """So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
 
@@ -170,11 +174,11 @@ CLICKS_ONE_BY_ONE = 4
 class PromptUNet(nn.Module):
     """`PromptNet` behind the `PromptableModel` contract: crops, prompts, zoom and candidates.
 
-    A box is looked at in two crops whose probabilities are averaged; clicks beside it correct what the box
-    alone was answered with, one after the other, as in training. Points without a box are looked at in
-    three crops of growing size, each followed by a second look around what was found; these are the three
-    candidates. The one answer to such points is the best of them, and its score is lower the less the others
-    agree with it.
+    A box is looked at in two crops whose probabilities are averaged, a small and loose one again with the
+    tight box of what was found; clicks beside it correct what the box alone was answered with, one after the
+    other, as in training. Points without a box are looked at in three crops of growing size, each followed by
+    a second look around what was found; these are the three candidates. The one answer to such points is the
+    best of them, and its score is lower the less the others agree with it.
 
     Parameters
     ----------
@@ -216,11 +220,20 @@ class PromptUNet(nn.Module):
     def _with_box(
         self, embedding: SliceEmbedding, prompts: "_Prompts", multimask_output: bool
     ) -> tuple[Tensor, Tensor]:
-        contexts = BOX_CANDIDATE_CONTEXTS if multimask_output else BOX_CONTEXTS
-        windows = [box_window(prompts.boxes, context) for context in contexts]
-        logits, scores = self._looks(self._look, embedding, prompts, windows)
         if multimask_output:
-            return logits, scores
+            windows = [box_window(prompts.boxes, context) for context in BOX_CANDIDATE_CONTEXTS]
+            return self._looks(self._look, embedding, prompts, windows)
+        logits, scores = self._around_box(embedding, prompts)
+        loose = prompts.loose_boxes(logits)
+        if loose.any():
+            tight = prompts.tightened(loose, logits)
+            logits[loose], scores[loose] = self._around_box(embedding, tight)
+        return logits, scores
+
+    def _around_box(self, embedding: SliceEmbedding, prompts: "_Prompts") -> tuple[Tensor, Tensor]:
+        """Return the mean of what is seen in two crops around each box."""
+        windows = [box_window(prompts.boxes, context) for context in BOX_CONTEXTS]
+        logits, scores = self._looks(self._look, embedding, prompts, windows)
         mean = torch.sigmoid(logits).mean(1, keepdim=True)
         return torch.logit(mean, eps=1e-6), scores.mean(1, keepdim=True)
 
@@ -262,13 +275,10 @@ class PromptUNet(nn.Module):
         else:
             previous = crop(torch.sigmoid(prompts.mask), windows, padding="zeros") * 2 - 1
         inputs = torch.cat([image_channels(crop(image, windows)), channels, previous], 1)
-        # Seen in a mirror the net errs differently: the mean of both is a little better than either.
-        both = torch.cat([inputs, inputs.flip(3)]).contiguous(memory_format=torch.channels_last)
-        logits, iou_logits = self._through(both, prompts.listens)
-        straight, mirrored = torch.sigmoid(logits).chunk(2)
-        logits = torch.logit((straight + mirrored.flip(3)) / 2, eps=1e-6)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        logits, iou_logits = self._through(inputs, prompts.listens)
         whole = paste(logits.contiguous(), windows, (image.shape[2], image.shape[3]))
-        return whole, torch.sigmoid(iou_logits).view(2, b, 1).mean(0)
+        return whole, torch.sigmoid(iou_logits)[:, None]
 
     def _through(self, crops: Tensor, listens: bool) -> tuple[Tensor, Tensor]:
         """Pass any number of crops (N, 6, S, S) through the net."""
@@ -287,6 +297,11 @@ class PromptUNet(nn.Module):
         second, better = self._look(embedding, found, box_window(found.found_boxes(first), MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
         return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
+
+
+def _sides(boxes: Tensor) -> Tensor:
+    """Width and height of boxes with inclusive corners, (B, 2) pixels."""
+    return boxes[:, 2:] - boxes[:, :2] + 1
 
 
 def _steps(clicks: int) -> Sequence[int]:
@@ -351,6 +366,25 @@ class _Prompts:
     def with_clicks(self, count: int) -> "_Prompts":
         """Return the same prompts with the first points alone."""
         return replace(self, points=self.points[:, :count], labels=self.labels[:, :count])
+
+    def loose_boxes(self, logits: Tensor) -> Tensor:
+        """Which boxes, (B,) bool, are small and hold something much smaller; none beside a mask."""
+        if self.mask is not None:
+            return torch.zeros_like(self.has_box)
+        found = logits[:, 0] > 0
+        given, tight = _sides(self.boxes), _sides(mask_boxes(found))
+        small = given.amin(1) < SMALL_SHARE * max(logits.shape[2:])
+        return small & (tight.prod(1) < LOOSE_SHARE * given.prod(1)) & found.flatten(1).any(1)
+
+    def tightened(self, chosen: Tensor, logits: Tensor) -> "_Prompts":
+        """Return some of the prompts, (B,) bool, each with the tight box of what was found."""
+        return replace(
+            self,
+            boxes=mask_boxes(logits[chosen, 0] > 0),
+            has_box=self.has_box[chosen],
+            points=self.points[chosen],
+            labels=self.labels[chosen],
+        )
 
     def point_windows(self, image: Tensor, share: float) -> Tensor:
         """Square windows (B, 4) around the foreground points, wide enough for all points."""

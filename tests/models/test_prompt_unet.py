@@ -112,9 +112,9 @@ def test_a_mask_that_is_carried_over_does_not_come_to_mean_what_is_as_bright_as_
 
 
 def test_more_crops_than_go_through_at_once_get_the_same_answers():
-    """Many objects go through in parts: each has to get its own mask, not its neighbour's mirror image."""
+    """Many objects go through in parts: each has to get its own mask, not its neighbour's."""
     model, image = PromptUNet(PromptNet()), torch.rand(1, 1, 40, 40)
-    boxes = torch.tensor([[2.0 + k, 3.0, 20.0 + k, 25.0 + k / 2] for k in range(7)])
+    boxes = torch.tensor([[2.0 + k, 3.0, 20.0 + k, 25.0 + k / 2] for k in range(13)])
     with torch.inference_mode():
         embedding = model.encode_image(image)
         together, scores = model.decode(embedding, None, None, boxes, None, False)
@@ -122,7 +122,7 @@ def test_more_crops_than_go_through_at_once_get_the_same_answers():
             alone, score = model.decode(embedding, None, None, box[None], None, False)
             torch.testing.assert_close(together[k], alone[0], rtol=1e-3, atol=1e-3)
             torch.testing.assert_close(scores[k], score[0], rtol=1e-3, atol=1e-3)
-    assert 4 * len(boxes) > 3 * CROPS_AT_ONCE
+    assert 2 * len(boxes) > 3 * CROPS_AT_ONCE
 
 
 def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
@@ -142,6 +142,33 @@ def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
         looks.clear()
         model.decode(embedding, points[:, :0], torch.ones((1, 0), dtype=torch.int64), box, None, False)
     assert looks == [0]
+
+
+def test_only_a_small_box_that_holds_something_much_smaller_is_looked_at_again():
+    """Else ribs are taken for rings, as a loose box around them says; of large objects less is known then."""
+    shown = torch.tensor([[12.0, 12.0, 15.0, 17.0], [41.0, 10.0, 49.0, 19.0], [20.0, 60.0, 40.0, 80.0]])
+    asked = []
+
+    class Showing(PromptUNet):
+        def _around_box(self, embedding, prompts):
+            asked.append(prompts.boxes)
+            y, x = torch.arange(128.0)[:, None], torch.arange(128.0)
+            masks = [
+                (x >= x0) & (y >= y0) & (x <= x1) & (y <= y1)
+                for x0, y0, x1, y1 in (shown if len(asked) == 1 else shown[:1])
+            ]
+            return torch.stack(masks)[:, None] * (8.0 + len(asked)) - 4.0, torch.full((len(masks), 1), 0.5)
+
+    boxes = torch.tensor([[10.0, 10.0, 19.0, 20.0], [40.0, 10.0, 49.0, 20.0], [10.0, 50.0, 60.0, 99.0]])
+    model = Showing(PromptNet())
+    with torch.inference_mode():
+        embedding = model.encode_image(torch.rand(1, 1, 128, 128))
+        logits, _ = model.decode(embedding, None, None, boxes, None, False)
+        assert [part.tolist() for part in asked] == [boxes.tolist(), shown[:1].tolist()]
+        assert logits.amax((1, 2, 3)).tolist() == [6.0, 5.0, 5.0]
+        asked.clear()
+        model.decode(embedding, None, None, boxes[:1], torch.ones((1, 1, 128, 128)), False)
+    assert len(asked) == 1, "a mask says more than the box that comes with it"
 
 
 def test_a_candidate_that_stands_alone_or_on_the_fence_is_believed_less():
