@@ -177,8 +177,9 @@ class PromptUNet(nn.Module):
     A box is looked at in two crops whose probabilities are averaged, a small and loose one again with the
     tight box of what was found; clicks beside it correct what the box alone was answered with, one after the
     other, as in training. Points without a box are looked at in three crops of growing size, each followed by
-    a second look around what was found; these are the three candidates. The one answer to such points is the
-    best of them, and its score is lower the less the others agree with it.
+    a second look around what was found, with its mask or, after several points, with its box; these are the
+    three candidates. The one answer to such points is the best of them, and its score is lower the less the
+    others agree with it.
 
     Parameters
     ----------
@@ -294,7 +295,10 @@ class PromptUNet(nn.Module):
         """Look at the windows, then again around what was found in each."""
         first, score = self._look(embedding, prompts, windows)
         found = prompts.with_mask(first)
-        second, better = self._look(embedding, found, box_window(found.found_boxes(first), MASK_CONTEXT))
+        boxes = found.found_boxes(first)
+        # Several points say which object is meant: its box is then the prompt that is answered best.
+        again = prompts.with_boxes(boxes) if prompts.points.shape[1] > 1 else found
+        second, better = self._look(embedding, again, box_window(boxes, MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
         return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
 
@@ -362,6 +366,10 @@ class _Prompts:
     def with_mask(self, logits: Tensor) -> "_Prompts":
         """Return the same prompts with an earlier mask of this slice."""
         return replace(self, mask=logits)
+
+    def with_boxes(self, boxes: Tensor) -> "_Prompts":
+        """Return the same prompts with boxes, (B, 4)."""
+        return replace(self, boxes=boxes, has_box=torch.ones_like(self.has_box))
 
     def with_clicks(self, count: int) -> "_Prompts":
         """Return the same prompts with the first points alone."""

@@ -171,6 +171,27 @@ def test_only_a_small_box_that_holds_something_much_smaller_is_looked_at_again()
     assert len(asked) == 1, "a mask says more than the box that comes with it"
 
 
+@pytest.mark.parametrize(("points", "by_box"), [(1, False), (3, True)])
+def test_what_several_points_found_is_looked_at_again_by_its_box_and_what_one_found_by_its_mask(
+    points, by_box
+):
+    """Three clicks are worth less when their first mask is believed; one click less when its box is."""
+    looks = []
+
+    class Recording(PromptUNet):
+        def _look(self, embedding, prompts, windows):
+            looks.append((prompts.has_box.all().item(), prompts.mask is not None))
+            logits, scores = super()._look(embedding, prompts, windows)
+            return logits.abs(), scores
+
+    at = torch.tensor([[[8.0, 8.0], [20.0, 9.0], [12.0, 20.0]]])[:, :points]
+    with torch.inference_mode():
+        model = Recording(PromptNet())
+        embedding = model.encode_image(torch.rand(1, 1, 32, 32))
+        model.decode(embedding, at, torch.ones((1, points), dtype=torch.int64), None, None, False)
+    assert looks == [(False, False), (by_box, not by_box)]
+
+
 def test_a_candidate_that_stands_alone_or_on_the_fence_is_believed_less():
     """One click may mean many things: a score that does not say so sends nobody to look at the mask."""
     logits = torch.full((1, 3, 10, 10), -5.0)
