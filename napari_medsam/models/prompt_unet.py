@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from napari_medsam.models.crops import (
     prompt_channels,
 )
 from napari_medsam.models.evidence import intensity_evidence
+from napari_medsam.postprocess import fill_holes
 
 WIDTHS = (16, 32, 64, 128, 160)
 INPUT_CHANNELS = 6
@@ -161,12 +163,16 @@ BOX_CONTEXTS = (1.45, 1.95)
 BOX_CANDIDATE_CONTEXTS = (1.4, 1.8, 2.4)
 POINT_WINDOW_SHARES = (0.12, 0.32, 0.8)
 MASK_CONTEXT = 1.6
+SURE_LOGIT = 1.0
+"""At least so much is said for pixels of holes that are filled."""
 CROPS_AT_ONCE = 8
 """On a CPU: more of them do not fit into its caches, and each takes up to 1.7 times as long."""
 SMALL_SHARE = 0.1
 """Of the slice's long side: a hand is off by as many pixels whatever it draws, and by more of a small box."""
 LOOSE_SHARE = 0.8
 """Of a box's area: where what was found needs less, its own box says better what is meant."""
+SMALL_HOLE_SHARE = 0.04
+"""Side of a square as large as the hole, of the slice's long side: a rib's marrow is, a ventricle is not."""
 CLICKS_ONE_BY_ONE = 4
 """So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
 
@@ -229,7 +235,7 @@ class PromptUNet(nn.Module):
         if loose.any():
             tight = prompts.tightened(loose, logits)
             logits[loose], scores[loose] = self._around_box(embedding, tight)
-        return logits, scores
+        return (logits if prompts.mask is not None else _without_small_holes(logits)), scores
 
     def _around_box(self, embedding: SliceEmbedding, prompts: "_Prompts") -> tuple[Tensor, Tensor]:
         """Return the mean of what is seen in two crops around each box."""
@@ -301,6 +307,17 @@ class PromptUNet(nn.Module):
         second, better = self._look(embedding, again, box_window(boxes, MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
         return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
+
+
+def _without_small_holes(logits: Tensor) -> Tensor:
+    """Logits, (B, 1, H, W), of masks that take in what they enclose, where that is small.
+
+    Ribs, and vessels whose walls are calcified or enhanced, have a bright rim: the net takes them for rings.
+    """
+    most = (SMALL_HOLE_SHARE * max(logits.shape[2:])) ** 2
+    masks = (logits[:, 0] > 0).cpu().numpy()
+    holes = torch.from_numpy(np.stack([fill_holes(mask, most) & ~mask for mask in masks])[:, None])
+    return torch.where(holes.to(logits.device), logits.abs().clamp_min(SURE_LOGIT), logits)
 
 
 def _sides(boxes: Tensor) -> Tensor:

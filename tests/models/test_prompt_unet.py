@@ -171,6 +171,26 @@ def test_only_a_small_box_that_holds_something_much_smaller_is_looked_at_again()
     assert len(asked) == 1, "a mask says more than the box that comes with it"
 
 
+def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
+    """A rib is not the rim of its marrow, but the heart's wall is a wall; and a click may ask for a hole."""
+    y, x = np.mgrid[:200, :200]
+    small, large = (np.hypot(y - cy, x - cx).astype(np.float32) for cy, cx in ((50, 50), (130, 130)))
+    rings = ((small <= 12) & (small > 3)) | ((large <= 40) & (large > 20))
+
+    class Ringing(PromptUNet):
+        def _around_box(self, embedding, prompts):
+            return torch.from_numpy(np.where(rings, 4.0, -2.0))[None, None], torch.full((1, 1), 0.5)
+
+    model, box = Ringing(PromptNet()), torch.tensor([[30.0, 30.0, 180.0, 180.0]])
+    point, background = torch.tensor([[[50.0, 50.0]]]), torch.tensor([[0]])
+    with torch.inference_mode():
+        embedding = model.encode_image(torch.rand(1, 1, 200, 200))
+        logits, _ = model.decode(embedding, None, None, box, None, False)
+        clicked, _ = model.decode(embedding, point, background, box, None, False)
+    np.testing.assert_array_equal(logits[0, 0].numpy() > 0, rings | (small <= 3))
+    np.testing.assert_array_equal(clicked[0, 0].numpy() > 0, rings)
+
+
 @pytest.mark.parametrize(("points", "by_box"), [(1, False), (3, True)])
 def test_what_several_points_found_is_looked_at_again_by_its_box_and_what_one_found_by_its_mask(
     points, by_box
