@@ -33,7 +33,7 @@ PARTS: dict[str, tuple[str, object]] = {
         "_Prompts.loose_boxes",
         lambda prompts, logits: torch.zeros_like(prompts.has_box),
     ),
-    "filled holes": ("_without_small_holes", lambda logits: logits),
+    "filled holes": ("_Prompts.without_small_holes", lambda prompts, logits: logits),
     "the wider crop of a box": ("BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
     "clicks one by one": ("_steps", lambda clicks: ()),
     "certainty of single clicks": ("_certainty", lambda logits: torch.ones(logits.shape[:2])),

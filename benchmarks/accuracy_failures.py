@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from accuracy import ONLY, SEED, AccuracyError, Case, case_folders, read_case
+from accuracy import MIN_AREA_PX, ONLY, SEED, AccuracyError, Case, case_folders, read_case
 from accuracy_prompts import Target, looser_box
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 from napari_medsam.metrics import dice
 from napari_medsam.models.zoo import ModelError, load_model
 from napari_medsam.phantom import ct_torso, mr_brain
-from napari_medsam.predictor import SlicePredictor
+from napari_medsam.predictor import PredictorError, SlicePredictor
 from napari_medsam.volume import GeometryError, Volume, VolumeError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def worst(found: list[Answer], count: int) -> list[Answer]:
         sorted(group, key=lambda a: a.dice) for _, group in groupby(sorted(found, key=label), key=label)
     ]
     groups.sort(key=lambda group: np.mean([answer.dice for answer in group]))
-    return [group[len(group) // 2] for group in groups[:count]]
+    return [group[(len(group) - 1) // 2] for group in groups[:count]]
 
 
 def sheet(shown: list[Answer]) -> Image.Image:
@@ -144,8 +144,10 @@ def main() -> None:
         predictor = SlicePredictor(load_model(options.model))
         cases = map(read_case, case_folders(options.data)) if options.data else phantoms()
         found = [answer for case in cases for answer in answers(case, predictor, options.slices)]
-    except (AccuracyError, ModelError, VolumeError, GeometryError) as error:
+    except (AccuracyError, ModelError, PredictorError, VolumeError, GeometryError) as error:
         sys.exit(str(error))
+    if not found:
+        sys.exit(f"No label of these cases has {MIN_AREA_PX} pixels or more on any slice.")
     sheet(worst(found, max(options.count, 1))).save(options.out)
 
 

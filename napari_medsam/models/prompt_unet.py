@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -185,7 +187,8 @@ class PromptUNet(nn.Module):
     other, as in training. Points without a box are looked at in three crops of growing size, each followed by
     a second look around what was found, with its mask or, after several points, with its box; these are the
     three candidates. The one answer to such points is the best of them, and its score is lower the less the
-    others agree with it.
+    others agree with it. Small holes of the one answer to a box are filled, but for those with a background
+    point; candidates are shown as they are.
 
     Parameters
     ----------
@@ -235,7 +238,7 @@ class PromptUNet(nn.Module):
         if loose.any():
             tight = prompts.tightened(loose, logits)
             logits[loose], scores[loose] = self._around_box(embedding, tight)
-        return (logits if prompts.mask is not None else _without_small_holes(logits)), scores
+        return (prompts.without_small_holes(logits) if prompts.listens else logits), scores
 
     def _around_box(self, embedding: SliceEmbedding, prompts: "_Prompts") -> tuple[Tensor, Tensor]:
         """Return the mean of what is seen in two crops around each box."""
@@ -309,15 +312,12 @@ class PromptUNet(nn.Module):
         return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
 
 
-def _without_small_holes(logits: Tensor) -> Tensor:
-    """Logits, (B, 1, H, W), of masks that take in what they enclose, where that is small.
-
-    Ribs, and vessels whose walls are calcified or enhanced, have a bright rim: the net takes them for rings.
-    """
-    most = (SMALL_HOLE_SHARE * max(logits.shape[2:])) ** 2
-    masks = (logits[:, 0] > 0).cpu().numpy()
-    holes = torch.from_numpy(np.stack([fill_holes(mask, most) & ~mask for mask in masks])[:, None])
-    return torch.where(holes.to(logits.device), logits.abs().clamp_min(SURE_LOGIT), logits)
+def _without(holes: NDArray[np.bool_], points: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Drop the holes, parts of a mask (H, W), that hold one of the points (N, 2), as (x, y)."""
+    numbered, _ = ndimage.label(holes)
+    height, width = holes.shape
+    kept = {numbered[y, x] for x, y in points if 0 <= x < width and 0 <= y < height} - {0}
+    return holes & ~np.isin(numbered, list(kept))
 
 
 def _sides(boxes: Tensor) -> Tensor:
@@ -410,6 +410,21 @@ class _Prompts:
             points=self.points[chosen],
             labels=self.labels[chosen],
         )
+
+    def without_small_holes(self, logits: Tensor) -> Tensor:
+        """Logits, (B, 1, H, W), of masks that take in what they enclose, where that is small.
+
+        Ribs, and vessels whose walls are calcified or enhanced, have a bright rim: the net takes them for
+        rings. A hole with a background point in it stays.
+        """
+        most = (SMALL_HOLE_SHARE * max(logits.shape[2:])) ** 2
+        filled = torch.zeros_like(logits, dtype=torch.bool)
+        for n, mask in enumerate((logits[:, 0] > 0).cpu().numpy()):
+            holes = fill_holes(mask, most) & ~mask
+            if holes.any():
+                outside = self.points[n][self.labels[n] == 0].round().long().cpu().numpy()
+                filled[n, 0] = torch.from_numpy(_without(holes, outside)).to(logits.device)
+        return torch.where(filled, logits.abs().clamp_min(SURE_LOGIT), logits)
 
     def point_windows(self, image: Tensor, share: float) -> Tensor:
         """Square windows (B, 4) around the foreground points, wide enough for all points."""

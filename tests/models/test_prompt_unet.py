@@ -179,16 +179,24 @@ def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
 
     class Ringing(PromptUNet):
         def _around_box(self, embedding, prompts):
-            return torch.from_numpy(np.where(rings, 4.0, -2.0))[None, None], torch.full((1, 1), 0.5)
+            b = len(prompts.boxes)
+            return torch.from_numpy(np.where(rings, 4.0, -2.0)).repeat(b, 1, 1, 1), torch.full((b, 1), 0.5)
 
     model, box = Ringing(PromptNet()), torch.tensor([[30.0, 30.0, 180.0, 180.0]])
     point, background = torch.tensor([[[50.0, 50.0]]]), torch.tensor([[0]])
+    elsewhere = torch.tensor([[[5.0, 190.0]]])
     with torch.inference_mode():
         embedding = model.encode_image(torch.rand(1, 1, 200, 200))
         logits, _ = model.decode(embedding, None, None, box, None, False)
         clicked, _ = model.decode(embedding, point, background, box, None, False)
+        trimmed, _ = model.decode(embedding, elsewhere, background, box, None, False)
+        shown, _ = model.decode(embedding, None, None, box, torch.from_numpy(rings)[None, None] * 1.0, False)
+        none, _ = model.decode(embedding, None, None, box[:0], None, False)
     np.testing.assert_array_equal(logits[0, 0].numpy() > 0, rings | (small <= 3))
     np.testing.assert_array_equal(clicked[0, 0].numpy() > 0, rings)
+    np.testing.assert_array_equal(trimmed[0, 0].numpy() > 0, rings | (small <= 3))
+    np.testing.assert_array_equal(shown[0, 0].numpy() > 0, rings)
+    assert none.shape == (0, 1, 200, 200)
 
 
 @pytest.mark.parametrize(("points", "by_box"), [(1, False), (3, True)])
