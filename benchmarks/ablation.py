@@ -19,7 +19,7 @@ import torch
 from accuracy_prompts import BOX, BOX_1, BOX_2, CLICK, CLICKS_3, COURSES
 from accuracy_report import macro
 
-from napari_medsam.models import prompt_unet
+from napari_medsam.models import prompt_net, prompt_unet
 from napari_medsam.models.prompt_unet import PromptUNet
 from napari_medsam.models.zoo import load_model
 from napari_medsam.predictor import SlicePredictor
@@ -27,19 +27,19 @@ from napari_medsam.volume import GeometryError, VolumeError
 
 KINDS = (BOX, BOX_1, BOX_2, CLICK, CLICKS_3)
 PARTS: dict[str, tuple[str, object]] = {
-    "nothing": ("EVIDENCE_WEIGHT", prompt_unet.EVIDENCE_WEIGHT),
-    "evidence of intensities": ("EVIDENCE_WEIGHT", 0.0),
+    "nothing": ("prompt_net.EVIDENCE_WEIGHT", prompt_net.EVIDENCE_WEIGHT),
+    "evidence of intensities": ("prompt_net.EVIDENCE_WEIGHT", 0.0),
     "the second look of small, loose boxes": (
-        "_Prompts.loose_boxes",
+        "prompt_unet._Prompts.loose_boxes",
         lambda prompts, logits: torch.zeros_like(prompts.has_box),
     ),
-    "filled holes": ("_Prompts.without_small_holes", lambda prompts, logits: logits),
-    "the wider crop of a box": ("BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
-    "clicks one by one": ("_steps", lambda clicks: ()),
-    "certainty of single clicks": ("_certainty", lambda logits: torch.ones(logits.shape[:2])),
-    "the second look of clicks": ("PromptUNet._zoomed", PromptUNet._look),
+    "filled holes": ("prompt_unet._Prompts.without_small_holes", lambda prompts, logits: logits),
+    "the wider crop of a box": ("prompt_unet.BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
+    "clicks one by one": ("prompt_unet._steps", lambda clicks: ()),
+    "certainty of single clicks": ("prompt_unet._certainty", lambda logits: torch.ones(logits.shape[:2])),
+    "the second look of clicks": ("prompt_unet.PromptUNet._zoomed", PromptUNet._look),
 }
-"""What is put in place of what, in the module of the default model."""
+"""What is put in place of what, in the modules of the default model."""
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     print("| left out | " + " | ".join(KINDS) + f" | error of the predicted IoU, {BOX} | {CLICK} |")
     print("|---|" + "---|" * (len(KINDS) + 2))
     for name, (place, value) in PARTS.items():
-        without = mock.patch(f"{prompt_unet.__name__}.{place}", value)
+        without = mock.patch(f"napari_medsam.models.{place}", value)
         with without, mock.patch("accuracy.COURSES", courses):
             rows = [
                 row

@@ -12,13 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
-from scipy import ndimage
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_medsam.models.crops import (
     CROP_SIZE,
@@ -29,103 +25,8 @@ from napari_medsam.models.crops import (
     paste,
     prompt_channels,
 )
-from napari_medsam.models.evidence import intensity_evidence
-from napari_medsam.postprocess import fill_holes
-
-WIDTHS = (16, 32, 64, 128, 160)
-INPUT_CHANNELS = 6
-EVIDENCE_WEIGHT = 0.6
-EVIDENCE_MARGIN = 6
-"""Pixels of the crop around box and mask whose intensities count."""
-
-
-class ConvBlock(nn.Module):
-    """Two 3 x 3 convolutions with group normalisation; the second is residual."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(8, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(8, out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
-        x = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(x + self.norm2(self.conv2(x)))
-
-
-class PromptNet(nn.Module):
-    """The net itself: (N, 6, S, S) channels to mask logits and an estimate of the mask's IoU.
-
-    To the logits is added, where wanted, what the intensities inside and outside of the mask so found say.
-
-    Parameters
-    ----------
-    widths
-        Channels per level, finest first; the resolution halves from level to level.
-    """
-
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
-        super().__init__()
-        ins = (INPUT_CHANNELS, *widths[:-1])
-        self.encoder = nn.ModuleList(ConvBlock(i, o) for i, o in zip(ins, widths, strict=True))
-        fine, coarse = widths[:-1][::-1], widths[1:][::-1]
-        self.reduce = nn.ModuleList(nn.Conv2d(c, f, 1) for c, f in zip(coarse, fine, strict=True))
-        self.decoder = nn.ModuleList(ConvBlock(2 * f, f) for f in fine)
-        self.mask_head = nn.Conv2d(widths[0], 1, 1)
-        self.iou_head = nn.Sequential(
-            nn.Linear(widths[-1] + 2 * widths[1] + 1, 96), nn.ReLU(), nn.Linear(96, 1)
-        )
-
-    def forward(self, x: Tensor, *, listens: bool = True) -> tuple[Tensor, Tensor]:
-        """Segment crops.
-
-        Parameters
-        ----------
-        x : (N, 6, S, S) float32
-            Channels of `prompt_channels`; S a multiple of 16.
-        listens
-            Whether the intensities inside and outside of what is found have a say.
-
-        Returns
-        -------
-        logits : (N, 1, S, S) float32
-        iou_logits : (N,) float32
-            Sigmoid gives the estimated IoU.
-        """
-        picture, box = x[:, :1], x[:, 2:3]
-        skips = []
-        for level, block in enumerate(self.encoder):
-            x = block(F.avg_pool2d(x, 2) if level else x)
-            skips.append(x)
-        bottom = skips.pop()
-        x, half = bottom, bottom
-        for reduce, block in zip(self.reduce, self.decoder, strict=True):
-            half = x
-            x = F.interpolate(reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-            x = block(torch.cat([x, skips.pop()], dim=1))
-        logits = self.mask_head(x).float()
-        if listens:
-            logits = logits + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box)
-        probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2))
-        weight = probability.sum((2, 3)).clamp_min(1e-3)
-        inside = (half * probability).sum((2, 3)) / weight
-        # How decided the mask is: 1 when every pixel is sure, 0 when all sit on the fence.
-        surety = (2 * probability - 1).abs().mul(probability).sum((2, 3)) / weight
-        pooled = torch.cat([bottom.mean((2, 3)), half.mean((2, 3)), inside, surety], dim=1)
-        return logits, self.iou_head(pooled).squeeze(1)
-
-
-def _evidence(logits: Tensor, picture: Tensor, box: Tensor) -> Tensor:
-    """What the intensities around what was found say about it, (N, 1, S, S)."""
-    probability = torch.sigmoid(logits)
-    around = torch.maximum(box, (probability > 0.5).to(box.dtype))
-    side, margin = 2 * EVIDENCE_MARGIN + 1, EVIDENCE_MARGIN
-    # Along rows and then along columns is the same as both at once, in a quarter of the time.
-    near = F.max_pool2d(around, (side, 1), stride=1, padding=(margin, 0))
-    near = F.max_pool2d(near, (1, side), stride=1, padding=(0, margin))
-    return intensity_evidence(probability, picture, near)
+from napari_medsam.models.prompt_net import PromptNet
+from napari_medsam.postprocess import fill_holes, largest_component
 
 
 def _certainty(logits: Tensor) -> Tensor:
@@ -312,14 +213,6 @@ class PromptUNet(nn.Module):
         return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
 
 
-def _without(holes: NDArray[np.bool_], points: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Drop the holes, parts of a mask (H, W), that hold one of the points (N, 2), as (x, y)."""
-    numbered, _ = ndimage.label(holes)
-    height, width = holes.shape
-    kept = {numbered[y, x] for x, y in points if 0 <= x < width and 0 <= y < height} - {0}
-    return holes & ~np.isin(numbered, list(kept))
-
-
 def _sides(boxes: Tensor) -> Tensor:
     """Width and height of boxes with inclusive corners, (B, 2) pixels."""
     return boxes[:, 2:] - boxes[:, :2] + 1
@@ -417,13 +310,19 @@ class _Prompts:
         Ribs, and vessels whose walls are calcified or enhanced, have a bright rim: the net takes them for
         rings. A hole with a background point in it stays.
         """
-        most = (SMALL_HOLE_SHARE * max(logits.shape[2:])) ** 2
+        height, width = logits.shape[2:]
+        most = (SMALL_HOLE_SHARE * max(height, width)) ** 2
+        background = [
+            points[labels == 0].round().long().tolist()
+            for points, labels in zip(self.points, self.labels, strict=True)
+        ]
         filled = torch.zeros_like(logits, dtype=torch.bool)
         for n, mask in enumerate((logits[:, 0] > 0).cpu().numpy()):
             holes = fill_holes(mask, most) & ~mask
-            if holes.any():
-                outside = self.points[n][self.labels[n] == 0].round().long().cpu().numpy()
-                filled[n, 0] = torch.from_numpy(_without(holes, outside)).to(logits.device)
+            clicked = [(y, x) for x, y in background[n] if 0 <= y < height and 0 <= x < width and holes[y, x]]
+            if clicked:
+                holes &= ~largest_component(holes, clicked)
+            filled[n, 0] = torch.from_numpy(holes).to(logits.device)
         return torch.where(filled, logits.abs().clamp_min(SURE_LOGIT), logits)
 
     def point_windows(self, image: Tensor, share: float) -> Tensor:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from napari_medsam.models.crops import prompt_channels
 from napari_medsam.models.precision import bfloat16_pays
-from napari_medsam.models.prompt_unet import PromptNet
+from napari_medsam.models.prompt_net import PromptNet
 from napari_medsam.training.label_bank import LabelBank
 from napari_medsam.training.prompt_sampling import MODES, PromptBatch, corrective_click, draw_prompts
 from napari_medsam.training.synthetic import synthetic_slices

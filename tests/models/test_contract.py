@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from napari_medsam.contracts import CONTRACTS
-from napari_medsam.models.prompt_unet import PromptNet, PromptUNet
+from napari_medsam.models.prompt_net import PromptNet
+from napari_medsam.models.prompt_unet import PromptUNet
 from napari_medsam.models.sam import VARIANTS, build_sam
 
 NAMES = ["prompt_unet", *(name for name in VARIANTS if name.startswith("tiny_"))]

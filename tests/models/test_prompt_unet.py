@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medsam.models.prompt_unet import CROPS_AT_ONCE, PromptNet, PromptUNet, _certainty
+from napari_medsam.models.prompt_net import PromptNet
+from napari_medsam.models.prompt_unet import CROPS_AT_ONCE, PromptUNet, _certainty
 from napari_medsam.models.zoo import ModelError, load_model
 
 
@@ -174,7 +175,7 @@ def test_only_a_small_box_that_holds_something_much_smaller_is_looked_at_again()
 def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
     """A rib is not the rim of its marrow, but the heart's wall is a wall; and a click may ask for a hole."""
     y, x = np.mgrid[:200, :200]
-    small, large = (np.hypot(y - cy, x - cx).astype(np.float32) for cy, cx in ((50, 50), (130, 130)))
+    small, large = (np.hypot(y - cy, x - cx).astype(np.float32) for cy, cx in ((50, 64), (130, 130)))
     rings = ((small <= 12) & (small > 3)) | ((large <= 40) & (large > 20))
 
     class Ringing(PromptUNet):
@@ -183,7 +184,7 @@ def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
             return torch.from_numpy(np.where(rings, 4.0, -2.0)).repeat(b, 1, 1, 1), torch.full((b, 1), 0.5)
 
     model, box = Ringing(PromptNet()), torch.tensor([[30.0, 30.0, 180.0, 180.0]])
-    point, background = torch.tensor([[[50.0, 50.0]]]), torch.tensor([[0]])
+    point, background = torch.tensor([[[64.0, 50.0]]]), torch.tensor([[0]])
     elsewhere = torch.tensor([[[5.0, 190.0]]])
     with torch.inference_mode():
         embedding = model.encode_image(torch.rand(1, 1, 200, 200))
