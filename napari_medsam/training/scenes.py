@@ -1,4 +1,4 @@
-"""Kinds of scenes: what lies where in a trunk, around a heart, among free shapes and in packed cells."""
+"""Kinds of scenes: what lies where in a trunk, around a heart and among free shapes."""
 
 from typing import Any
 
@@ -17,7 +17,6 @@ from napari_medsam.training.shapes import (
     ORGAN,
     Draw,
     ShapeTable,
-    smooth_noise,
 )
 
 
@@ -261,10 +260,3 @@ def heart(draw: Draw) -> ShapeTable:
             present=draw.chance(0.5),
         )
     return t
-
-
-def cells(draw: Draw, size: int, bumps: int) -> tuple[Tensor, Tensor]:
-    """Tightly packed regions, cut at two heights: argmax of noise fields; (n, size, size) int64 each."""
-    fields = smooth_noise(draw, 12, bumps, size)
-    step = 0.25 * smooth_noise(draw, 12, bumps, size)
-    return fields.argmax(1) + 1, (fields + step).argmax(1) + 1

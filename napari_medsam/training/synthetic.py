@@ -1,8 +1,7 @@
 """Domain-randomised slices with every object known, drawn on any device from a seed.
 
-Four kinds of scenes (trunk, heart, free blobs, packed cells), laid out by `scenes`, are painted by `shapes`
-and given an appearance by `appearance`; with a label bank, whole-head label maps and a few licensed real
-slices join in.
+Three kinds of scenes (trunk, heart, free blobs), laid out by `scenes`, are painted by `shapes` and given an
+appearance by `appearance`; with a label bank, whole-head label maps and a few licensed real slices join in.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from napari_medsam.training.appearance import blurred, degrade, render
 from napari_medsam.training.label_bank import LabelBank
-from napari_medsam.training.scenes import blobs, cells, heart, torso
+from napari_medsam.training.scenes import blobs, heart, torso
 from napari_medsam.training.shapes import CLASSES, Draw, Scene, smooth_noise, warped_grid
 
 
@@ -47,14 +46,6 @@ def _painted(draw: Draw, kind: str, size: int) -> Scene:
     objects, tissues, density = table.paint(grid, here)
     below, _, _ = table.paint(grid, draw.normal(0.06))
     return Scene(objects, below, tissues, density)
-
-
-def _packed(draw: Draw, size: int) -> Scene:
-    noise_cells = int(torch.randint(2, 7, (1,), generator=draw.generator, device=draw.device))
-    objects, below = cells(draw, size, noise_cells)
-    tissue_of_object = draw.integer(0, CLASSES, 16)
-    tissues = tissue_of_object.gather(1, objects.reshape(draw.n, -1)).reshape(objects.shape)
-    return Scene(objects, below, tissues, torch.zeros_like(objects, dtype=torch.float32))
 
 
 def _moved(draw: Draw, planes: Tensor, size: int, nearest: bool) -> Tensor:
@@ -132,7 +123,7 @@ def _coarser(batch: SliceBatch, factor: int) -> SliceBatch:
     return SliceBatch(F.avg_pool2d(batch.images, factor), *maps)
 
 
-SHARES = {"torso": 0.30, "heart": 0.20, "blobs": 0.10, "packed": 0.02, "brain": 0.14, "real": 0.24}
+SHARES = {"torso": 0.32, "heart": 0.20, "blobs": 0.10, "brain": 0.14, "real": 0.24}
 
 
 def synthetic_slices(
@@ -172,9 +163,7 @@ def synthetic_slices(
         if bank is not None and kind == "real":
             parts.append(_coarser(_real(draw, bank, picks, size), factor))
             continue
-        if kind == "packed":
-            scene = _packed(draw, size)
-        elif bank is not None and kind == "brain":
+        if bank is not None and kind == "brain":
             scene = _from_brains(draw, bank, picks, size)
         else:
             scene = _painted(draw, kind, size)
