@@ -29,6 +29,7 @@ KINDS = (BOX, BOX_1, BOX_2, CLICK, CLICKS_3)
 PARTS: dict[str, tuple[str, object]] = {
     "nothing": ("prompt_net.EVIDENCE_WEIGHT", prompt_net.EVIDENCE_WEIGHT),
     "evidence of intensities": ("prompt_net.EVIDENCE_WEIGHT", 0.0),
+    "its second and third round": ("prompt_net.EVIDENCE_ROUNDS", 1),
     "the second look of small, loose boxes": (
         "prompt_unet._Prompts.loose_boxes",
         lambda prompts, logits: torch.zeros_like(prompts.has_box),

@@ -13,6 +13,8 @@ from napari_medsam.models.evidence import intensity_evidence
 WIDTHS = (16, 32, 64, 128, 160)
 INPUT_CHANNELS = 6
 EVIDENCE_WEIGHT = 0.6
+EVIDENCE_ROUNDS = 3
+"""Each round counts the intensities inside and outside of the mask that the one before has found."""
 EVIDENCE_MARGIN = 6
 """Pixels of the crop around box and mask whose intensities count."""
 
@@ -84,8 +86,9 @@ class PromptNet(nn.Module):
             x = F.interpolate(reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skips.pop()], dim=1))
         logits = self.mask_head(x).float()
-        if listens:
-            logits = logits + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box)
+        own = logits
+        for _ in range(EVIDENCE_ROUNDS if listens else 0):
+            logits = own + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box)
         probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2))
         weight = probability.sum((2, 3)).clamp_min(1e-3)
         inside = (half * probability).sum((2, 3)) / weight
