@@ -30,6 +30,11 @@ PARTS: dict[str, tuple[str, object]] = {
     "nothing": ("prompt_net.EVIDENCE_WEIGHT", prompt_net.EVIDENCE_WEIGHT),
     "evidence of intensities": ("prompt_net.EVIDENCE_WEIGHT", 0.0),
     "its second and third round": ("prompt_net.EVIDENCE_ROUNDS", 1),
+    "what looks like the clicked places": (
+        "prompt_net.click_evidence",
+        lambda picture, clicks: torch.zeros_like(picture),
+    ),
+    "clicks in the histograms": ("evidence.CLICK_SHARE", 0.0),
     "the second look of small, loose boxes": (
         "prompt_unet._Prompts.loose_boxes",
         lambda prompts, logits: torch.zeros_like(prompts.has_box),

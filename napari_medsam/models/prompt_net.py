@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_medsam.models.evidence import intensity_evidence
+from napari_medsam.models.evidence import click_evidence, intensity_evidence
 
 WIDTHS = (16, 32, 64, 128, 160)
 INPUT_CHANNELS = 6
@@ -74,7 +74,7 @@ class PromptNet(nn.Module):
         iou_logits : (N,) float32
             Sigmoid gives the estimated IoU.
         """
-        picture, box = x[:, :1], x[:, 2:3]
+        picture, box, clicks = x[:, :1], x[:, 2:3], x[:, 3:5]
         skips = []
         for level, block in enumerate(self.encoder):
             x = block(F.avg_pool2d(x, 2) if level else x)
@@ -86,9 +86,10 @@ class PromptNet(nn.Module):
             x = F.interpolate(reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skips.pop()], dim=1))
         logits = self.mask_head(x).float()
-        own = logits
-        for _ in range(EVIDENCE_ROUNDS if listens else 0):
-            logits = own + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box)
+        if listens:
+            own = logits + EVIDENCE_WEIGHT * click_evidence(picture, clicks) if clicks.any() else logits
+            for _ in range(EVIDENCE_ROUNDS):
+                logits = own + EVIDENCE_WEIGHT * _evidence(logits.detach(), picture, box, clicks)
         probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2))
         weight = probability.sum((2, 3)).clamp_min(1e-3)
         inside = (half * probability).sum((2, 3)) / weight
@@ -98,7 +99,7 @@ class PromptNet(nn.Module):
         return logits, self.iou_head(pooled).squeeze(1)
 
 
-def _evidence(logits: Tensor, picture: Tensor, box: Tensor) -> Tensor:
+def _evidence(logits: Tensor, picture: Tensor, box: Tensor, clicks: Tensor) -> Tensor:
     """What the intensities around what was found say about it, (N, 1, S, S)."""
     probability = torch.sigmoid(logits)
     around = torch.maximum(box, (probability > 0.5).to(box.dtype))
@@ -106,4 +107,4 @@ def _evidence(logits: Tensor, picture: Tensor, box: Tensor) -> Tensor:
     # Along rows and then along columns is the same as both at once, in a quarter of the time.
     near = F.max_pool2d(around, (side, 1), stride=1, padding=(margin, 0))
     near = F.max_pool2d(near, (1, side), stride=1, padding=(0, margin))
-    return intensity_evidence(probability, picture, near)
+    return intensity_evidence(probability, picture, near, clicks)

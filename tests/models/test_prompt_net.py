@@ -1,4 +1,4 @@
-"""If these fail, the default model overlooks parts of an object that look just like those it has found."""
+"""If these fail, the default model overlooks parts that look like what it has found, or was shown."""
 
 import pytest
 import torch
@@ -30,9 +30,12 @@ def answer():
     net = PromptNet((8, 8, 8, 8, 8)).eval()
     net.mask_head = Opinion(own)
 
-    def found(**options):
+    def found(click=None, **options):
+        asked = channels.clone()
+        if click:
+            asked[:, 3, click[0] - 2 : click[0] + 3, click[1] - 2 : click[1] + 3] = 1
         with torch.inference_mode():
-            return net(channels, **options)[0][0, 0] > 0
+            return net(asked, **options)[0][0, 0] > 0
 
     return found
 
@@ -49,3 +52,16 @@ def test_a_net_that_does_not_listen_says_what_it_thinks(answer):
     small = torch.zeros(48, 48, dtype=torch.bool)
     small[8:12, 8:12] = True
     assert torch.equal(answer(listens=False), small)
+
+
+@pytest.mark.parametrize("silent", ["intensity_evidence", "click_evidence", ""])
+def test_one_click_brings_the_part_that_looks_like_the_clicked_place(answer, monkeypatch, silent):
+    """Each of two things does it alone: what lies near and looks alike, and the histograms."""
+    monkeypatch.setattr(prompt_net, "EVIDENCE_ROUNDS", 1)
+    large = torch.zeros(48, 48, dtype=torch.bool)
+    large[26:34, 26:34] = True
+    assert not answer()[large].any()
+    if silent:
+        monkeypatch.setattr(prompt_net, silent, lambda picture, *others: torch.zeros_like(picture))
+    assert answer(click=(30, 30))[large].all()
+    assert not answer(click=(30, 30), listens=False)[large].any()
