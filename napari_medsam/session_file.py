@@ -333,7 +333,7 @@ def _step_from_json(value: Any, n: int) -> Step:
 
 def _report(value: Any, n: int) -> SliceReport:
     name = f"review[{n}]"
-    entry = fields(value, name, {"label", "slice", "score", "reason"}, {"stopped", "doubt"})
+    entry = fields(value, name, {"label", "slice", "score", "reason"}, {"stopped", "doubt", "second_opinion"})
     label = whole_number(entry["label"], f"{name}.label", 1, LARGEST_LABEL)
     where = slice_from_json(entry["slice"], f"{name}.slice")
     rest = {key: part for key, part in entry.items() if key not in ("label", "slice")}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,15 @@ def test_a_session_that_is_opened_goes_on_where_it_ended(session):
     np.testing.assert_array_equal(again.labels, opened.labels)
 
 
+def test_an_opened_session_is_as_sure_of_its_slices_as_the_one_that_was_saved(session):
+    known = session.ledger.reports[1][SliceIndex(0, 3)]
+    session.ledger.report(1, known.where, replace(known, second_opinion=0.25))
+    opened = make_session()
+    content_from_json(said(session), make_volume()).take_over(opened)
+    assert opened.review(1, 0).slices == session.review(1, 0).slices
+    assert opened.ledger.reports[1][known.where].second_opinion == 0.25
+
+
 def test_another_answer_of_the_model_is_told_by_voxels_and_slices(session):
     content = content_from_json(said(session), make_volume())
     content.labels[0, 0, :3] += 1
@@ -155,6 +165,7 @@ def test_the_schema_allows_what_is_written_and_refuses_what_is_refused(session):
         (["steps", 0, "do"], "eval"),
         (["steps", 0, "changes"], [{"fact": "key", "label": 1, "after": "corrected"}]),
         (["review", 0, "score"], 1e99),
+        (["review", 0, "second_opinion"], 2),
         (["image"], {}),
         (["objects"], None),
         (["unknown"], 1),
@@ -229,6 +240,8 @@ BOMB = base64.b64encode(zlib.compress(bytes(1 << 28), 9)).decode()
         (["objects"], []),
         (["objects"], None),
         (["review", 0, "score"], float("1e99")),
+        (["review", 0, "second_opinion"], 2),
+        (["review", 0, "second_opinion"], None),
         (["labels", "zlib"], BOMB),
         (["labels", "zlib"], "?"),
         (["labels", "zlib"], None),

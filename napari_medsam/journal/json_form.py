@@ -124,16 +124,21 @@ def report_to_json(report: SliceReport) -> dict[str, Any]:
         "reason": report.reason,
         **({"stopped": True} if report.stopped else {}),
         **({"doubt": report.doubt} if report.doubt else {}),
+        **({"second_opinion": report.second_opinion} if report.second_opinion is not None else {}),
     }
 
 
 def report_from_json(value: Any, name: str, label: int, where: SliceIndex | None) -> SliceReport:
     """Read what `report_to_json` wrote; PromptError when it is no report."""
-    entry = fields(value, name, {"score", "reason"}, {"stopped", "doubt"})
+    entry = fields(value, name, {"score", "reason"}, {"stopped", "doubt", "second_opinion"})
     (score,) = finite_numbers([entry["score"]], 1, f"{name}.score must be a number", 1.0)
     reason, doubt = (_text(entry.get(key, ""), f"{name}.{key}") for key in ("reason", "doubt"))
+    second = None
+    if "second_opinion" in entry:
+        what = f"{name}.second_opinion must be a number"
+        (second,) = finite_numbers([entry["second_opinion"]], 1, what, 1.0)
     assert where is not None
-    return SliceReport(where, label, score, reason, entry.get("stopped") is True, doubt)
+    return SliceReport(where, label, score, reason, entry.get("stopped") is True, doubt, second)
 
 
 def _key_from_json(value: Any, name: str, label: int, where: SliceIndex | None) -> str:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.metrics import dice
-from napari_medsam.postprocess import fill_holes
-from napari_medsam.prompts import SliceIndex, SlicePrompts
+from napari_medsam.metrics import dice, iou
+from napari_medsam.postprocess import fill_holes, largest_component
+from napari_medsam.prompts import FOREGROUND, SliceIndex, SlicePrompts, point_from_mask
 from napari_medsam.propagation.appearance import Appearance, contrast
 from napari_medsam.propagation.quality import FARTHEST, MOST_DRIFT, Evidence, doubt, estimated_dice
 from napari_medsam.propagation.shapes import (
@@ -48,6 +48,8 @@ LEARN_FROM = 0.6
 LEAST_AGREEMENT = 0.2
 """Below this Dice, less agreement adds nothing to the drift."""
 RIM_PX = 4
+SECOND_EVERY = 8
+"""Slices from one second opinion to the next: it is about the object, and as dear as carrying it by five."""
 NESTED_SHARE = 0.7
 """Share of the smaller of two objects, within the larger, from which on it counts as a part of it."""
 
@@ -94,6 +96,8 @@ class Track:
         mm (z, y, x) of the volume.
     rules
         When to stop.
+    ask_twice
+        Whether to ask for second opinions.
 
     Attributes
     ----------
@@ -102,7 +106,12 @@ class Track:
     """
 
     def __init__(
-        self, source: SliceSource, start: SliceMask, spacing: Sequence[float], rules: StopRules
+        self,
+        source: SliceSource,
+        start: SliceMask,
+        spacing: Sequence[float],
+        rules: StopRules,
+        ask_twice: bool = True,
     ) -> None:
         axis = start.where.axis
         self.start, self.rules, self.ended = start, rules, False
@@ -115,6 +124,7 @@ class Track:
         self._appearance = Appearance(image, start.mask)
         self._likeness = float(self._appearance.likeness(image)[start.mask].mean())
         self._takes_masks = "mask" in source.supported_prompts
+        self._asks_twice = ask_twice and "point" in source.supported_prompts
 
     def requests(self) -> list[Request]:
         """Prompts and earlier mask of every question to the model about the next slice."""
@@ -160,6 +170,12 @@ class Track:
             self._appearance.learn(image, mask)
         score = estimated_dice(seen)
         return SliceMask(where, self.start.label, mask, score, PROPAGATED, doubt=doubt(seen), evidence=seen)
+
+    def wants_second_opinion(self, part: SliceMask) -> bool:
+        """Whether the model should be asked about a mask in another way."""
+        # Counted through the key slice, not from it: else the slices beside it would have the most to say.
+        due = (part.where.index - self.start.where.index) % SECOND_EVERY == 1
+        return self._asks_twice and due and not part.stopped
 
     def _prompts(self, part: Mask) -> SlicePrompts:
         return SlicePrompts(box=carried_box(part, self.slice_mm, self.pixel_mm))
@@ -218,10 +234,33 @@ def advance_all(source: SliceSource, where: SliceIndex, tracks: Sequence[Track])
     flat = [request for requests in asked for request in requests]
     answers = iter(source.predict_many(where, [p for p, _ in flat], [m for _, m in flat]))
     image = grey(source.image(where))
-    return [
+    found = [
         track.advance(where, image, [next(answers) for _ in requests])
         for track, requests in zip(tracks, asked, strict=True)
     ]
+    return _asked_twice(source, where, tracks, found)
+
+
+def _asked_twice(
+    source: SliceSource, where: SliceIndex, tracks: Sequence[Track], found: Sequence[SliceMask]
+) -> list[SliceMask]:
+    """Add second opinions to the masks that want one: how well one click finds the same."""
+    asked = [n for n, part in enumerate(found) if tracks[n].wants_second_opinion(part)]
+    if not asked:
+        return list(found)
+    largest = [largest_component(found[n].mask) for n in asked]
+    answers = source.predict_many(where, [_click(part) for part in largest], [None] * len(asked))
+    found = list(found)
+    for n, part, answer in zip(asked, largest, answers, strict=True):
+        found[n] = replace(found[n], second_opinion=iou(answer.masks[0], part))
+    return found
+
+
+def _click(part: Mask) -> SlicePrompts:
+    """One click at the deepest place of a mask that is not empty."""
+    point = point_from_mask(part)
+    assert point is not None
+    return SlicePrompts().with_point(point, FOREGROUND)
 
 
 def settle(found: Sequence[SliceMask]) -> list[SliceMask]:

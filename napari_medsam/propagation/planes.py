@@ -101,4 +101,4 @@ def _along(
     room = round(ROOM_SHARE * (shown[-1] - shown[0] + 1))
     first, last = max(0, int(shown[0]) - room), min(len(areas) - 1, int(shown[-1]) + room)
     yield start
-    yield from propagate(source, [start], first, last, spacing, rules)
+    yield from propagate(source, [start], first, last, spacing, rules, ask_twice=False)

@@ -9,7 +9,7 @@ the cases. See ``benchmarks/results/propagation.md``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from math import exp
 from types import MappingProxyType
@@ -100,6 +100,27 @@ def estimated_dice(seen: Evidence) -> float:
     """Return the Dice, 0 to 1, that a mask with this evidence has on average."""
     logit = BIAS + sum(weight * value for weight, value in zip(WEIGHTS.values(), astuple(seen), strict=True))
     return 1 / (1 + exp(-logit))
+
+
+SECOND_WEIGHT = 8.0
+"""Logits of Dice for each unit of the mean second opinion on an object."""
+SECOND_TYPICAL = 0.58
+"""The mean second opinion that leaves estimates as they are."""
+SECOND_BEFORE = 2
+"""So many typical opinions count beside those that were asked for: one click alone decides little."""
+
+
+def second_shift(opinions: Sequence[float]) -> float:
+    """Return by how many logits the second opinions on an object, 0 to 1 each, move its estimates."""
+    above = sum(opinion - SECOND_TYPICAL for opinion in opinions)
+    return SECOND_WEIGHT * above / (len(opinions) + SECOND_BEFORE)
+
+
+def shifted(dice: float, logits: float) -> float:
+    """Return an estimated Dice, 0 to 1, moved by some logits."""
+    dice = min(max(dice, 1e-3), 1 - 1e-3)
+    odds = dice / (1 - dice) * exp(logits)
+    return odds / (1 + odds)
 
 
 def doubt(seen: Evidence) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_medsam.propagation.quality import LEAST_DOUBT, second_shift, shifted
 from napari_medsam.propagation.values import (
     ACCEPTED,
     BOTH_SIDES,
@@ -36,6 +37,8 @@ MOST_AHEAD = 40
 
 CARRIED = frozenset({PROPAGATED, BOTH_SIDES, INTERPOLATED, BY_VOTE, CLEARED})
 """Reasons of masks that nobody asked for on that very slice."""
+FROM_ONE_SIDE = frozenset({PROPAGATED, BY_VOTE})
+"""Those among them that no key slice beyond confirms."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ class SliceReport:
 
     Attributes
     ----------
-    where, label, score, reason, doubt
-        As in `SliceMask`.
+    where, label, score, reason, doubt, second_opinion
+        As in `SliceMask`. In a `Review` the score of a mask that was carried from one side takes in the
+        second opinions on the object.
     stopped
         Whether the object was found to have ended before this slice, or somebody has erased it here.
     """
@@ -56,11 +60,14 @@ class SliceReport:
     reason: str
     stopped: bool = False
     doubt: str = ""
+    second_opinion: float | None = None
 
     @classmethod
     def of(cls, part: SliceMask) -> SliceReport:
         """Keep all but the mask."""
-        return cls(part.where, part.label, part.score, part.reason, part.stopped, part.doubt)
+        return cls(
+            part.where, part.label, part.score, part.reason, part.stopped, part.doubt, part.second_opinion
+        )
 
     @property
     def is_carried(self) -> bool:
@@ -91,6 +98,11 @@ class SliceReport:
 class Review:
     """The slices of one object along one axis.
 
+    Now and then the model was asked about a carried mask in another way, by one click in its middle. Where it
+    finds something else, it is in doubt what the object is, and so are all slices to which it was carried
+    from one side: each is estimated anew with all of these second opinions. Which slice to look at first
+    follows from what is seen on each of them alone, as before.
+
     Parameters
     ----------
     reports
@@ -107,7 +119,10 @@ class Review:
     def __init__(
         self, reports: Iterable[SliceReport], pixels: Mapping[SliceIndex, int] = MappingProxyType({})
     ) -> None:
-        self.slices: tuple[SliceReport, ...] = tuple(sorted(reports, key=lambda report: report.where))
+        alone = sorted(reports, key=lambda report: report.where)
+        self._doubts = [0.0 if report.is_by_hand else 1 - report.dice for report in alone]
+        asked = [report.second_opinion for report in alone if report.second_opinion is not None]
+        self.slices: tuple[SliceReport, ...] = tuple(_estimated_anew(alone, asked) if asked else alone)
         self._pixels = pixels
 
     @property
@@ -138,7 +153,7 @@ class Review:
         places = np.array([report.where.index for report in self.slices])
         reach = max(LEAST_REACH, REACH_SHARE * len(self.shown))
         mends = np.clip(1 - np.abs(places[:, None] - places) / reach, 0, None)
-        doubtful = np.array([0.0 if r.is_by_hand else 1 - r.dice for r in self.slices]) * self._sizes(places)
+        doubtful = np.array(self._doubts) * self._sizes(places)
         left = [n for n, report in enumerate(self.slices) if not report.is_by_hand]
         order = []
         # Nobody corrects more before the scores are others, and each one takes the time of the square.
@@ -193,3 +208,17 @@ class Review:
         if not count:
             return f"none of {total} slices wants a look" if total > 1 else "the only slice wants no look"
         return f"{count} of {total} slices {'wants' if count == 1 else 'want'} a look"
+
+
+def _estimated_anew(reports: Iterable[SliceReport], opinions: Sequence[float]) -> Iterator[SliceReport]:
+    """Take the second opinions on the object into scores, and into words where they cost something."""
+    shift = second_shift(opinions)
+    mean = sum(opinions) / len(opinions)
+    other = f"one click into the object finds something else (IoU {mean:.2f} on average)"
+    for report in reports:
+        if report.reason not in FROM_ONE_SIDE:
+            yield report
+            continue
+        doubts = [report.doubt] if report.doubt else []
+        doubts += [other] if shift < -LEAST_DOUBT else []
+        yield replace(report, score=shifted(report.score, shift), doubt="; ".join(doubts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, pi, sqrt
 
@@ -36,6 +36,7 @@ def propagate(
     last: int,
     spacing: Sequence[float],
     rules: StopRules | None = None,
+    ask_twice: bool = True,
 ) -> Iterator[SliceMask]:
     """Carry objects from their key slices through a range of slices.
 
@@ -56,6 +57,8 @@ def propagate(
         mm (z, y, x) of the volume.
     rules
         When an object counts as ended.
+    ask_twice
+        Whether to ask for second opinions (`SliceMask.second_opinion`).
 
     Yields
     ------
@@ -68,7 +71,7 @@ def propagate(
         keys.setdefault(start.label, {})[start.where.index] = start
     if not keys:
         return
-    sweep = _Sweep(source, keys, starts[0].where.axis, spacing, rules or StopRules())
+    sweep = _Sweep(source, keys, starts[0].where.axis, spacing, rules or StopRules(), ask_twice)
     lowest = min(min(each) for each in keys.values())
     highest = max(max(each) for each in keys.values())
     waiting: dict[int, list[_Kept]] = {}
@@ -86,12 +89,18 @@ class _Sweep:
     """One pass over slices in one direction."""
 
     def __init__(
-        self, source: SliceSource, keys: Keys, axis: int, spacing: Sequence[float], rules: StopRules
+        self,
+        source: SliceSource,
+        keys: Keys,
+        axis: int,
+        spacing: Sequence[float],
+        rules: StopRules,
+        ask_twice: bool,
     ) -> None:
         self.source, self.keys, self.axis = source, keys, axis
-        self.spacing, self.rules = spacing, rules
+        self.spacing, self.rules, self.ask_twice = spacing, rules, ask_twice
 
-    def through(self, order: Iterable[int]) -> Iterator[tuple[int, list[SliceMask]]]:
+    def through(self, order: range) -> Iterator[tuple[int, list[SliceMask]]]:
         """Yield every slice in order, with what was found on it of the objects that are on their way."""
         tracks: dict[int, Track] = {}
         for index in order:
@@ -102,7 +111,10 @@ class _Sweep:
             tracks = {track.start.label: track for track in moving if not track.ended}
             for label, key in reached.items():
                 if key.mask.any():
-                    tracks[label] = Track(self.source, key, self.spacing, self.rules)
+                    # Between two key slices both of them say what the object is.
+                    last = not any((other - index) * order.step > 0 for other in self.keys[label])
+                    ask_twice = self.ask_twice and last
+                    tracks[label] = Track(self.source, key, self.spacing, self.rules, ask_twice)
             yield index, found
 
 

@@ -112,6 +112,10 @@ class SliceMask:
         What lowers the score most, in words; empty where nothing does.
     evidence
         What the score of a mask that was carried rests on.
+    second_opinion
+        IoU of the mask's largest part, as it was carried, with the model's answer to one click in its middle,
+        where that was asked. The score leaves it out: it says something of the object on all slices (see
+        `Review`).
     """
 
     where: SliceIndex
@@ -122,3 +126,4 @@ class SliceMask:
     stopped: bool = False
     doubt: str = ""
     evidence: Evidence | None = None
+    second_opinion: float | None = None
