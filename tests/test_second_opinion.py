@@ -9,6 +9,7 @@ from napari_medsam.predictor import Prediction
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.propagation import (
     BOTH_SIDES,
+    BY_VOTE,
     CORRECTED,
     INTERPOLATED,
     PROMPT,
@@ -17,6 +18,7 @@ from napari_medsam.propagation import (
     SliceMask,
     SliceReport,
     propagate,
+    vote,
 )
 from napari_medsam.propagation.quality import SECOND_TYPICAL
 
@@ -90,6 +92,39 @@ def test_between_key_slices_nothing_is_asked_and_beyond_them_it_is():
     parts = carried(tube, 10, 20, last=29)
     assert {parts[z].reason for z in range(11, 20)} == {BOTH_SIDES}
     assert sorted(tube.clicks) == [3, 21, 29]
+
+
+class Block:
+    """A block in a cube, seen along any axis; remembers where it was clicked."""
+
+    supported_prompts = frozenset({"box", "point"})
+
+    def __init__(self):
+        self.mask = np.zeros((24, 24, 24), bool)
+        self.mask[6:18, 5:19, 7:17] = True
+        self.noise = np.random.default_rng(0).uniform(-0.05, 0.05, self.mask.shape)
+        self.clicked = []
+
+    def image(self, where):
+        return where.take(np.where(self.mask, 0.7, 0.3) + self.noise).astype(np.float32)
+
+    def predict_many(self, where, prompts, previous):
+        self.clicked += [where for each in prompts if each.box is None]
+        mask = where.take(self.mask)
+        answer = Prediction(mask[None], np.float32([0.9]), np.where(mask, 2.5, -2.5)[None])
+        return [answer] * len(prompts)
+
+
+def test_along_the_two_other_planes_nothing_is_asked():
+    """What they find is a vote, and has no estimate of its own."""
+    block = Block()
+    start = SliceMask(SliceIndex(0, 8), 1, block.mask[8], 0.9, PROMPT)
+    parts = [start, *propagate(block, [start], 0, 23, (1.0, 1.0, 1.0))]
+    assert block.clicked == [SliceIndex(0, 9), SliceIndex(0, 17)]
+    voted = list(vote(block, parts, block.mask.shape, (1.0, 1.0, 1.0)))
+    assert {part.reason for part in voted if part.mask.any()} == {PROMPT, BY_VOTE}
+    assert block.clicked == [SliceIndex(0, 9), SliceIndex(0, 17)]
+    assert [part.where.index for part in voted if part.second_opinion is not None] == [9, 17]
 
 
 def test_what_clicks_say_reaches_the_review():
