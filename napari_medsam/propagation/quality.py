@@ -4,7 +4,8 @@ A logistic curve over a handful of observations, fitted on masks that were carri
 objects, so that "there is nothing here any more" is a low estimate like any other. Only 268 slices of seven
 objects in three cases stand behind it yet, so the numbers below are that fit (``benchmarks/propagation.py``)
 drawn towards what is known beforehand; ``drift`` came later, as with it slices rank better in both halves of
-the cases. See ``benchmarks/results/propagation.md``.
+the cases. What is seen on a slice does not tell which object was meant: second opinions do, for all slices of
+an object at once. See ``benchmarks/results/propagation.md``.
 """
 
 from __future__ import annotations
