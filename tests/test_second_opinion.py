@@ -132,8 +132,9 @@ def test_what_clicks_say_reaches_the_review():
     parts = carried(tube, 4)
     assert [z for z in parts if parts[z].second_opinion is not None] == [5]
     for report in Review(map(SliceReport.of, parts.values())).slices:
+        opinion = (25 / 169 + 2 * 0.58) / 3
         odds = parts[report.where.index].score / (1 - parts[report.where.index].score)
-        moved = odds * np.exp(8 * (25 / 169 - SECOND_TYPICAL) / 3)
+        moved = odds * (opinion / (1 - opinion) / (0.58 / 0.42)) ** 1.5
         assert report.dice == pytest.approx(moved / (1 + moved))
 
 
@@ -147,8 +148,8 @@ def test_an_object_that_clicks_do_not_find_wants_a_look_wherever_it_was_carried_
     moved = [report(1, second=0.1), report(2, doubt="the edge is faint"), report(3, second=0.2)]
     slices = {each.where.index: each for each in Review(kept + moved).slices}
     assert [each.where.index for each in slices.values() if each.wants_look] == [1, 2, 3]
-    # 0.8 is 1.386 logits; 8 (0.1 + 0.2 - 2 * 0.58) / 4 is -1.72.
-    assert [round(slices[z].dice, 3) for z in (1, 2, 3)] == [0.417] * 3
+    # 0.8 is 1.386 logits; (0.1 + 0.2 + 2 * 0.58) / 4 is 0.876 logits below 0.58, of which 1.5 count for each.
+    assert [round(slices[z].dice, 3) for z in (1, 2, 3)] == [0.518] * 3
     assert [slices[each.where.index] for each in kept] == kept
     other = "one click into the object finds something else (IoU 0.15 on average)"
     assert [slices[z].doubt for z in (1, 2)] == [other, f"the edge is faint; {other}"]
@@ -157,8 +158,8 @@ def test_an_object_that_clicks_do_not_find_wants_a_look_wherever_it_was_carried_
 def test_clicks_that_find_the_object_are_no_reason_for_doubt():
     found = Review([report(1, 0.6, 0.9), report(2, 0.6, doubt="the edge is faint")]).slices
     assert [each.doubt for each in found] == ["", "the edge is faint"]
-    # 0.6 is 0.405 logits; 8 (0.9 - 0.58) / 3 is 0.853.
-    assert [round(each.dice, 3) for each in found] == [0.779] * 2
+    # 0.6 is 0.405 logits; (0.9 + 2 * 0.58) / 3 is 0.462 logits above 0.58, of which 1.5 count for each.
+    assert [round(each.dice, 3) for each in found] == [0.75] * 2
 
 
 def test_one_click_says_less_than_many_that_agree():

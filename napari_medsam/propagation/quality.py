@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from math import exp
+from math import exp, log
 from types import MappingProxyType
 
 
@@ -103,8 +103,8 @@ def estimated_dice(seen: Evidence) -> float:
     return 1 / (1 + exp(-logit))
 
 
-SECOND_WEIGHT = 8.0
-"""Logits of Dice for each unit of the mean second opinion on an object."""
+SECOND_WEIGHT = 1.5
+"""Logits of Dice for each logit of the mean second opinion on an object."""
 SECOND_TYPICAL = 0.58
 """The mean second opinion that leaves estimates as they are."""
 SECOND_BEFORE = 2
@@ -113,15 +113,19 @@ SECOND_BEFORE = 2
 
 def second_shift(opinions: Sequence[float]) -> float:
     """Return by how many logits the second opinions on an object, 0 to 1 each, move its estimates."""
-    above = sum(opinion - SECOND_TYPICAL for opinion in opinions)
-    return SECOND_WEIGHT * above / (len(opinions) + SECOND_BEFORE)
+    count = len(opinions) + SECOND_BEFORE
+    mean = (sum(opinions) + SECOND_BEFORE * SECOND_TYPICAL) / count
+    return SECOND_WEIGHT * (_logit(mean) - _logit(SECOND_TYPICAL))
 
 
 def shifted(dice: float, logits: float) -> float:
     """Return an estimated Dice, 0 to 1, moved by some logits."""
-    dice = min(max(dice, 1e-3), 1 - 1e-3)
-    odds = dice / (1 - dice) * exp(logits)
-    return odds / (1 + odds)
+    return 1 / (1 + exp(-_logit(dice) - logits))
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, 1e-3), 1 - 1e-3)
+    return log(share / (1 - share))
 
 
 def doubt(seen: Evidence) -> str:
