@@ -100,3 +100,11 @@ def test_a_walk_goes_round_what_wants_a_look():
 @pytest.mark.parametrize("n", [1, 2])
 def test_few_slices_are_no_special_case(n):
     assert sorted(order(Review(report(k, 0.5) for k in range(n)))) == list(range(n))
+
+
+@pytest.mark.parametrize("reason", [PROMPT, PROPAGATED])
+def test_a_model_that_thinks_less_than_nothing_of_its_mask_is_not_believed_at_all(reason):
+    """SAM estimates IoU by regression, and session files are read from -1 up."""
+    review = Review([report(0, -1.0, reason), report(1, -0.2, reason)])
+    assert [each.dice for each in review.slices] == [0, 0]
+    assert review.summary() == "2 of 2 slices want a look"

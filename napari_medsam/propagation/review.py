@@ -87,7 +87,9 @@ class SliceReport:
     @property
     def dice(self) -> float:
         """Estimated Dice, 0 to 1; of prompts, what the model's estimate of IoU comes to."""
-        return 2 * self.score / (1 + self.score) if self.reason == PROMPT else self.score
+        # A model's own estimate, or a file's, may lie below 0.
+        score = max(self.score, 0.0)
+        return 2 * score / (1 + score) if self.reason == PROMPT else score
 
     @property
     def wants_look(self) -> bool:
