@@ -20,6 +20,7 @@ from napari_medsam.volume import Geometry, Volume
 from napari_medsam.widgets import ahead
 from napari_medsam.widgets.contrib import image_layer
 from napari_medsam.widgets.planes import box_corners
+from napari_medsam.widgets.runner import Priority
 from napari_medsam.widgets.segmenter import Segmenter
 from napari_medsam.widgets.shared_model import SharedModel
 from napari_medsam.widgets.worker import Worker
@@ -118,6 +119,8 @@ def test_a_box_does_not_wait_for_a_neighbour(model, worker, qtbot):
     found = []
     segmenter.prompting.found.connect(lambda score: found.append(len(gate.ended)))
     draw(segmenter, 1)
+    # A box is answered a moment after it was drawn; the neighbour must not be done by then.
+    qtbot.waitUntil(lambda: not worker.is_wanted(Priority.IDLE), timeout=30_000)
     gate.open.set()
     qtbot.waitUntil(lambda: bool(found), timeout=30_000)
     assert found == [1]
