@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from napari_medsam.models.crops import prompt_channels
 from napari_medsam.models.precision import bfloat16_pays
 from napari_medsam.models.prompt_net import PromptNet
+from napari_medsam.models.prompt_unet import CROPS_AT_ONCE
 from napari_medsam.training.label_bank import LabelBank
 from napari_medsam.training.prompt_sampling import MODES, PromptBatch, corrective_click, draw_prompts
 from napari_medsam.training.synthetic import synthetic_slices
@@ -237,18 +238,26 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(self.config, self.step)
         clicks = (0, 0, 1, 2)[self.step % 4]
-        logits, iou_logits = predict_with_clicks(forward, prompts, clicks, generator, train=True)
-        dice, iou = overlaps(logits.detach(), prompts.target, prompts.area)
-        loss = segmentation_loss(logits, prompts.target)
-        loss = loss + 0.3 * F.binary_cross_entropy_with_logits(iou_logits, iou)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total, all_dice = torch.zeros((), device=self.device), []
+        count = len(prompts.image)
+        at_once = CROPS_AT_ONCE if self.device.type == "cpu" else count
+        for first in range(0, count, at_once):
+            part = prompts.part(slice(first, first + at_once))
+            logits, iou_logits = predict_with_clicks(forward, part, clicks, generator, train=True)
+            dice, iou = overlaps(logits.detach(), part.target, part.area)
+            loss = segmentation_loss(logits, part.target)
+            loss = loss + 0.3 * F.binary_cross_entropy_with_logits(iou_logits, iou)
+            loss = loss * (len(dice) / count)
+            loss.backward()
+            total += loss.detach()
+            all_dice.append(dice)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         self.step += 1
-        return loss.detach(), dice.mean()
+        return total, torch.cat(all_dice).mean()
 
 
 def train(
