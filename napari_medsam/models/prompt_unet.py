@@ -25,6 +25,7 @@ from napari_medsam.models.crops import (
     paste,
     prompt_channels,
 )
+from napari_medsam.models.evidence import what_stands_out
 from napari_medsam.models.prompt_net import PromptNet
 from napari_medsam.postprocess import fill_holes, largest_component
 
@@ -76,6 +77,11 @@ LOOSE_SHARE = 0.8
 """Of a box's area: where what was found needs less, its own box says better what is meant."""
 SMALL_HOLE_SHARE = 0.04
 """Side of a square as large as the hole, of the slice's long side: a rib's marrow is, a ventricle is not."""
+AT_A_LOSS = 0.35
+"""Estimated IoU of a box's mask, below which another one is looked for."""
+STANDS_OUT = 4 / 3
+"""Prominence of what is shown to the net as a first mask then; 1 is no more than chance."""
+HINT_LOGIT = 4.0
 CLICKS_ONE_BY_ONE = 4
 """So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
 
@@ -139,6 +145,9 @@ class PromptUNet(nn.Module):
         if loose.any():
             tight = prompts.tightened(loose, logits)
             logits[loose], scores[loose] = self._around_box(embedding, tight)
+        at_a_loss, hinted = prompts.hinted(embedding.image, scores)
+        if len(at_a_loss):
+            logits[at_a_loss], scores[at_a_loss] = self._around_box(embedding, hinted)
         return (prompts.without_small_holes(logits) if prompts.listens else logits), scores
 
     def _around_box(self, embedding: SliceEmbedding, prompts: "_Prompts") -> tuple[Tensor, Tensor]:
@@ -303,6 +312,22 @@ class _Prompts:
             points=self.points[chosen],
             labels=self.labels[chosen],
         )
+
+    def hinted(self, image: Tensor, scores: Tensor) -> tuple[Tensor, "_Prompts"]:
+        """Rows, (n,), of boxes with a poor answer, and these boxes with what stands out in them as a mask.
+
+        Not those in which nothing stands out, and none that come with clicks or a mask.
+        """
+        if self.mask is not None or self.points.shape[1] > 0:
+            return torch.zeros(0, dtype=torch.int64, device=scores.device), self
+        poor = torch.nonzero(self.has_box & (scores[:, 0] < AT_A_LOSS)).flatten()
+        masks, prominence = what_stands_out(image.expand(len(poor), -1, -1, -1), self.boxes[poor])
+        most, which = prominence.max(1)
+        chosen = most >= STANDS_OUT
+        poor, masks = poor[chosen], masks[chosen, which[chosen]]
+        hint = torch.where(masks, HINT_LOGIT, -HINT_LOGIT)[:, None]
+        rows = {name: getattr(self, name)[poor] for name in ("boxes", "has_box", "points", "labels")}
+        return poor, replace(self, mask=hint, **rows)
 
     def without_small_holes(self, logits: Tensor) -> Tensor:
         """Logits, (B, 1, H, W), of masks that take in what they enclose, where that is small.

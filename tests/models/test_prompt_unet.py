@@ -172,6 +172,43 @@ def test_only_a_small_box_that_holds_something_much_smaller_is_looked_at_again()
     assert len(asked) == 1, "a mask says more than the box that comes with it"
 
 
+def test_where_a_box_says_little_to_the_net_it_is_shown_what_stands_out():
+    """Else lesions that anybody can see are not found: a net takes a box of many spots for something else."""
+    image = torch.full((1, 1, 128, 128), 0.3)
+    for top, left in ((30, 30), (40, 60), (70, 45)):
+        image[..., top : top + 5, left : left + 6] = 0.9
+    image[..., :, 100:] = torch.rand((1, 1, 128, 28), generator=torch.Generator().manual_seed(0))
+    spots, even = [26.0, 26.0, 70.0, 80.0], [2.0, 90.0, 40.0, 125.0]
+    asked = []
+
+    class AtALoss(PromptUNet):
+        def _around_box(self, embedding, prompts):
+            asked.append(prompts)
+            shown = (
+                torch.full((len(prompts.boxes), 1, 128, 128), -4.0) if prompts.mask is None else prompts.mask
+            )
+            return shown.clone(), torch.where(
+                prompts.boxes[:, :1] < 25, 0.3, 0.2 if prompts.mask is None else 0.6
+            )
+
+    model = AtALoss(PromptNet())
+    with torch.inference_mode():
+        embedding = model.encode_image(image)
+        logits, scores = model.decode(embedding, None, None, torch.tensor([even, spots]), None, False)
+        assert [len(prompts.boxes) for prompts in asked] == [2, 1], "in an even box nothing stands out"
+        assert torch.equal(logits[1, 0] > 0, (image[0, 0] > 0.8) & (torch.arange(128) < 100))
+        assert not bool((logits[0] > 0).any())
+        torch.testing.assert_close(scores, torch.tensor([[0.3], [0.6]]))
+        asked.clear()
+        model.decode(embedding, None, None, torch.tensor([spots]), torch.ones((1, 1, 128, 128)), False)
+        assert len(asked) == 1, "a mask says more than what stands out"
+        asked.clear()
+        point = torch.tensor([[[62.0, 42.0]]])
+        model.decode(embedding, point, torch.tensor([[1]]), torch.tensor([spots]), None, False)
+    assert [prompts.points.shape[1] for prompts in asked] == [0, 0, 1]
+    assert bool((asked[2].mask[0, 0, 30:35, 30:36] > 0).all()), "a click corrects what stands out"
+
+
 def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
     """A rib is not the rim of its marrow, but the heart's wall is a wall; and a click may ask for a hole."""
     y, x = np.mgrid[:200, :200]
