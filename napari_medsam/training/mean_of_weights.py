@@ -10,7 +10,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -23,8 +22,7 @@ def mean_of_weights(paths: Sequence[Path], out: Path) -> None:
     Parameters
     ----------
     paths
-        Files that `default_model.export` or this function wrote. Every run counts once: a file that is itself
-        a mean counts as often as it is the mean of runs.
+        Files that `default_model.export` or this function wrote; each counts once.
     out
         The new file.
 
@@ -40,24 +38,14 @@ def mean_of_weights(paths: Sequence[Path], out: Path) -> None:
             raise ValueError(
                 f"{path} is of another net than {paths[0]}: only weights of one net have a mean."
             )
-    runs = [_runs_in(path) for path in paths]
-    shares = torch.tensor([len(each) for each in runs], dtype=torch.float64)
-    shares = shares / shares.sum()
+    made_by = []
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            made_by.append(json.loads((file.metadata() or {}).get("made by", "null")))
     means = {
-        name: torch.tensordot(shares, torch.stack([each[name].double() for each in weights]), 1).half()
-        for name in weights[0]
+        name: torch.stack([each[name].double() for each in weights]).mean(0).half() for name in weights[0]
     }
-    made_by = [run for each in runs for run in each]
     save_file(means, out, metadata={"made by": json.dumps({"mean of": made_by})})
-
-
-def _runs_in(path: Path) -> list[Any]:
-    """What made each of the runs that a file of weights is the mean of; of a single run, one entry."""
-    with safe_open(path, "pt") as file:
-        made_by = json.loads((file.metadata() or {}).get("made by", "null"))
-    if isinstance(made_by, dict) and "mean of" in made_by:
-        return list(made_by["mean of"])
-    return [made_by]
 
 
 def main() -> None:

@@ -27,16 +27,6 @@ def test_the_mean_tells_what_it_is_the_mean_of(tmp_path):
     assert about == {"mean of": [{"seed": "x"}, {"seed": "y"}, {"seed": "z"}]}
 
 
-def test_a_mean_counts_as_often_as_it_is_the_mean_of_runs(tmp_path):
-    x, y, z = (written(tmp_path, name, value) for name, value in (("x", 1.0), ("y", 3.0), ("z", 8.0)))
-    mean_of_weights([x, y], tmp_path / "two.safetensors")
-    mean_of_weights([tmp_path / "two.safetensors", z], tmp_path / "three.safetensors")
-    assert load_file(tmp_path / "three.safetensors")["a"].tolist() == [4.0] * 3
-    with safe_open(tmp_path / "three.safetensors", "pt") as file:
-        about = json.loads(file.metadata()["made by"])
-    assert about == {"mean of": [{"seed": "x"}, {"seed": "y"}, {"seed": "z"}]}
-
-
 def test_weights_of_two_nets_have_no_mean(tmp_path):
     runs = [written(tmp_path, "x", 1.0), written(tmp_path, "y", 1.0, size=4)]
     with pytest.raises(ValueError, match=r"y\.safetensors is of another net than .*x\.safetensors"):
