@@ -86,8 +86,9 @@ def _from_brains(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int)
     tumour, core = _tumour(draw, size, (tissues > 0) & (objects < bank.first_outside_brain))
     tissues = codes.gather(1, tissues.flatten(1)).view_as(tissues)
     tissues = torch.where(at, torch.where(usual, LESION, draw.integer(0, CLASSES, 1))[..., None], tissues)
-    parts = draw.integer(UNUSED, CLASSES, 2, 1, 1)
-    tissues = torch.where(tumour, torch.where(core, parts[:, 0], parts[:, 1]), tissues)
+    tissues = torch.where(
+        tumour, torch.where(core, *draw.integer(UNUSED, CLASSES, 2, 1, 1).unbind(1)), tissues
+    )
     # Data sets of lesions and tumours label nothing else.
     some = (at | tumour).flatten(1).any(1).view(-1, 1, 1)
     only = (usual & draw.chance(0.6, 1))[..., None] & some

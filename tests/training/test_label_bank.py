@@ -5,10 +5,7 @@ import pytest
 import SimpleITK
 import torch
 
-from napari_medsam.training import synthetic
-from napari_medsam.training.contrasts import UNUSED
 from napari_medsam.training.label_bank import LabelBank, build_bank
-from napari_medsam.training.shapes import Draw
 from napari_medsam.training.synthetic import synthetic_slices
 
 
@@ -56,38 +53,3 @@ def test_a_bank_joins_painted_scenes(bank):
     slices = synthetic_slices(25, torch.Generator().manual_seed(0), 48, bank)
     assert len(slices.images) == 25
     assert bool(slices.images.isfinite().all())
-
-
-def test_lesions_lie_in_the_white_matter_of_both_halves(bank, monkeypatch):
-    everywhere = torch.ones((20, 64, 64), dtype=torch.bool)
-    monkeypatch.setattr(synthetic, "_scattered_spots", lambda *_: (everywhere, everywhere))
-    monkeypatch.setattr(synthetic, "_tumour", lambda *_: (~everywhere, ~everywhere))
-    seeded = torch.Generator().manual_seed(0)
-    scene, _ = synthetic._from_brains(Draw(20, seeded), bank, seeded, 64)
-    lesion = len(bank.tissue_of_object)
-    assert set(scene.objects.unique().tolist()) == {0, 3, lesion}
-    assert set(scene.objects_below.unique().tolist()) == {0, 3, lesion}
-
-
-def test_some_slices_label_nothing_but_lesions(bank):
-    seeded = torch.Generator().manual_seed(0)
-    scene, _ = synthetic._from_brains(Draw(60, seeded), bank, seeded, 64)
-    lesion = len(bank.tissue_of_object)
-    labels = [set(objects.unique().tolist()) - {0} for objects in scene.objects]
-    alone = sum(bool(names) and names <= {lesion, lesion + 1} for names in labels)
-    beside = sum(lesion in names and min(names) < lesion for names in labels)
-    assert alone > 5
-    assert beside > 5
-
-
-def test_a_tumour_is_one_object_of_two_parts(bank, monkeypatch):
-    nothing = torch.zeros((60, 64, 64), dtype=torch.bool)
-    monkeypatch.setattr(synthetic, "_scattered_spots", lambda *_: (nothing, nothing))
-    seeded = torch.Generator().manual_seed(0)
-    scene, _ = synthetic._from_brains(Draw(60, seeded), bank, seeded, 64)
-    tumour = scene.objects == len(bank.tissue_of_object) + 1
-    some = [t for t in range(60) if bool(tumour[t].any())]
-    assert 10 < len(some) < 35
-    parts = {len(set(scene.tissues[t][tumour[t]].tolist())) for t in some}
-    assert parts == {1, 2}
-    assert int(scene.tissues[tumour].min()) >= UNUSED
