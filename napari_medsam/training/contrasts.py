@@ -48,8 +48,6 @@ BRAIN_TISSUES = (
 What lies outside of the brain comes after them, and has any brightness.
 """
 LESION = len(BRAIN_TISSUES) - 1
-UNUSED = CLASSES - 3
-"""From here on no tissue of the head maps has its brightness: free for tumours."""
 
 
 def tissue_means(draw: Draw, mr: float) -> Tensor:

@@ -88,11 +88,13 @@ def _organ_with_content(t: ShapeTable, bx: Tensor, by: Tensor, cavity: int, tiss
     )
     if draw_count(draw, 0, 3):
         lesion = draw.uniform(0.15, 0.5)
-        there, place = draw.chance(0.6), (cx + rx * draw.normal(0.3), cy + ry * draw.normal(0.3))
-        t.add(place, (rx * lesion, ry * lesion), ORGAN + 8, within=organ, present=there)
-        core, there = lesion * draw.uniform(0.4, 0.9), there & draw.chance(0.5)
-        shape: dict[str, Any] = {"within": t.objects, "same_object": True, "present": there, "wobble": 0.3}
-        t.add(place, (rx * core, ry * core), ORGAN + 15, **shape)
+        t.add(
+            (cx + rx * draw.normal(0.3), cy + ry * draw.normal(0.3)),
+            (rx * lesion, ry * lesion),
+            ORGAN + 8,
+            within=organ,
+            present=draw.chance(0.6),
+        )
     if draw_count(draw, 0, 2):
         width = draw.uniform(0.008, 0.03)
         t.add(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_medsam.training.appearance import blurred, degrade, render
-from napari_medsam.training.contrasts import LESION, UNUSED, brain_means, tissue_means
+from napari_medsam.training.contrasts import LESION, brain_means, tissue_means
 from napari_medsam.training.label_bank import LabelBank
 from napari_medsam.training.scenes import blobs, draw_count, heart, torso
 from napari_medsam.training.shapes import CLASSES, Draw, Scene, smooth_noise, warped_grid
@@ -83,30 +83,14 @@ def _from_brains(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int)
     at, at_below = (
         s & (m == bank.white_matter) for s, m in zip(spots, (tissues, tissues_below), strict=True)
     )
-    tumour, core = _tumour(draw, size, (tissues > 0) & (objects < bank.first_outside_brain))
-    tissues = codes.gather(1, tissues.flatten(1)).view_as(tissues)
-    tissues = torch.where(at, torch.where(usual, LESION, draw.integer(0, CLASSES, 1))[..., None], tissues)
+    code = torch.where(usual, LESION, draw.integer(0, CLASSES, 1))
     tissues = torch.where(
-        tumour, torch.where(core, *draw.integer(UNUSED, CLASSES, 2, 1, 1).unbind(1)), tissues
+        at, code[..., None], codes.gather(1, tissues.reshape(draw.n, -1)).reshape(tissues.shape)
     )
-    # Data sets of lesions and tumours label nothing else.
-    some = (at | tumour).flatten(1).any(1).view(-1, 1, 1)
-    only = (usual & draw.chance(0.6, 1))[..., None] & some
+    # Data sets of lesions label nothing else.
+    only = (usual & draw.chance(0.6, 1))[..., None] & at.flatten(1).any(1).view(-1, 1, 1)
     objects, below = (torch.where(s, len(tissue), m * ~only) for s, m in ((at, objects), (at_below, below)))
-    objects, below = (torch.where(tumour, len(tissue) + 1, m) for m in (objects, below))
     return Scene(objects, below, tissues, torch.zeros_like(objects, dtype=torch.float32)), means
-
-
-def _tumour(draw: Draw, size: int, brain: Tensor) -> tuple[Tensor, Tensor]:
-    """One uneven blob within the brain in a third of the samples, and its odd parts, (n, h, w) each."""
-    grid = warped_grid(draw, size, draw.uniform(0.02, 0.15))
-    x, y = (grid - draw.uniform(-0.5, 0.5, 2, 1, 1)).unbind(1)
-    rough = smooth_noise(draw, 1, draw_count(draw, 6, 30), size)[:, 0]
-    distance = (x**2 + y**2).sqrt() / draw.uniform(0.06, 0.3, 1, 1) + draw.uniform(0, 0.4, 1, 1) * rough
-    inside = (distance < 1) & brain & draw.chance(0.35, 1, 1)
-    fleck = smooth_noise(draw, 1, draw_count(draw, 6, 40), size)[:, 0] > draw.normal(0.6, 1, 1)
-    middle = distance < draw.uniform(0.4, 0.85, 1, 1)
-    return inside, torch.where(draw.chance(0.5, 1, 1), fleck, middle)
 
 
 def _scattered_spots(draw: Draw, size: int, ventricles: Tensor) -> tuple[Tensor, Tensor]:
