@@ -1,16 +1,48 @@
-"""From label maps to images: texture, blur, artefacts and noise, a batch at a time.
+"""From label maps to images: random contrast, texture, blur, artefacts and noise, a batch at a time.
 
-How bright tissues are is drawn by `contrasts`; every object of a tissue differs a little from its siblings.
-All images are float32 in [0, 1], (n, 1, H, W).
+Intensities are drawn per tissue as in SynthSeg (Billot et al. 2023, https://arxiv.org/abs/2107.09559), with
+two additions that matter for prompts: neighbouring organs often get nearly the same value, and every object
+of a tissue differs a little from its siblings. All images are float32 in [0, 1], (n, 1, H, W).
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_medsam.training.shapes import CLASSES, Draw, smooth_noise
+from napari_medsam.training.shapes import (
+    AIR,
+    BLOOD,
+    BONE,
+    CLASSES,
+    FAT,
+    LUNG,
+    MARROW,
+    MUSCLE,
+    ORGAN,
+    Draw,
+    smooth_noise,
+)
 
 MAX_OBJECTS = 96
+
+
+def tissue_means(draw: Draw) -> Tensor:
+    """(n, CLASSES) mean intensity of every tissue: CT-like in half of the samples, any in the rest."""
+    anything = draw.uniform(0.02, 0.98, CLASSES)
+    soft = draw.uniform(0.35, 0.65, 1)
+    spread = torch.exp(draw.uniform(-3.9, -1.7, 1))
+    ct = soft + spread * draw.normal(1.0, CLASSES)
+    ct[:, FAT] = soft[:, 0] - draw.uniform(0.12, 0.35)
+    ct[:, MUSCLE] = soft[:, 0] + draw.normal(0.03)
+    ct[:, BLOOD] = soft[:, 0] + draw.uniform(-0.05, 0.4)
+    ct[:, BONE] = soft[:, 0] + draw.uniform(0.3, 0.8)
+    ct[:, MARROW] = soft[:, 0] + draw.uniform(0.05, 0.5)
+    ct[:, AIR] = draw.uniform(0.0, 0.05)
+    ct[:, LUNG] = draw.uniform(0.0, 0.15)
+    ct[:, ORGAN + 9] = ct[:, LUNG] + draw.uniform(0.05, 0.3)
+    similar = soft + torch.exp(draw.uniform(-3.0, -1.2, 1)) * draw.normal(1.0, CLASSES)
+    kind = draw.uniform(0, 1, 1)
+    return torch.where(kind < 0.5, ct, torch.where(kind < 0.8, anything, similar)).clamp(0, 1.3)
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
@@ -25,10 +57,10 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
     return flat.reshape(n, c, h, w)
 
 
-def render(draw: Draw, objects: Tensor, tissues: Tensor, density: Tensor, means: Tensor) -> Tensor:
-    """Clean slice with texture from label maps of (n, H, W) and mean intensities of (n, CLASSES)."""
+def render(draw: Draw, objects: Tensor, tissues: Tensor, density: Tensor) -> Tensor:
+    """Clean slice with texture and partial volume from label maps of (n, H, W)."""
     n, h, _ = objects.shape
-    flat = tissues.reshape(n, -1)
+    means, flat = tissue_means(draw), tissues.reshape(n, -1)
     image = means.gather(1, flat).reshape(objects.shape)
     own = draw.normal(1.0, MAX_OBJECTS) * draw.uniform(0, 0.05, 1)
     image = image + own.gather(1, objects.reshape(n, -1)).reshape(objects.shape)

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_medsam.training.contrasts import BRAIN_TISSUES
 from napari_medsam.volume import read_volume
 
 # FreeSurfer numbers: the right-hemisphere twin of each left-hemisphere structure.
@@ -27,7 +26,6 @@ LEFT_OF_RIGHT = {
 }  # fmt: skip
 
 LEFT_WHITE_MATTER = 2
-LEFT_LATERAL_VENTRICLE = 4
 FIRST_OUTSIDE_BRAIN = 500
 """SynthSeg's own numbers, for skull, skin and what else lies outside of the brain, start here."""
 
@@ -87,14 +85,6 @@ class LabelBank:
         self.tissue_of_object = load["tissue_of_object"].long()
         numbers = load["freesurfer_numbers"]
         self.white_matter = int((numbers == LEFT_WHITE_MATTER).nonzero()[0])
-        self.ventricle = int((numbers < LEFT_LATERAL_VENTRICLE).sum())
-        rows = {number: row for row, (named, _) in enumerate(BRAIN_TISSUES) for number in named}
-        outside = {
-            int(n): len(BRAIN_TISSUES) + k for k, n in enumerate(numbers[numbers >= FIRST_OUTSIDE_BRAIN])
-        }
-        self.contrast_of_tissue = torch.tensor(
-            [(rows | outside).get(int(n), 0) for n in numbers], device=device
-        )
         self.first_outside_brain = int((numbers < FIRST_OUTSIDE_BRAIN).sum())
         self.brains = [v for k, v in sorted(load.items()) if k.startswith("brain")]
         self.cases = [

@@ -229,14 +229,12 @@ def blobs(draw: Draw) -> ShapeTable:
 def heart(draw: Draw) -> ShapeTable:
     """Short-axis heart: a wall around a cavity, a crescent beside it, papillary muscles, lungs and chest."""
     t = ShapeTable(draw)
-    thorax = draw.chance(0.6)
-    t.add((0, 0), (3, 3), torch.where(thorax, AIR, FAT), nameless=True, depth=9)
-    _around_a_heart(t, thorax)
+    t.add((0, 0), (3, 3), FAT, nameless=True, depth=9)
     for _ in range(draw_count(draw, 3, 8)):
         center = (draw.uniform(-0.9, 0.9), draw.uniform(-0.9, 0.9))
         tissue = torch.where(draw.chance(0.4), LUNG, draw.integer(0, CLASSES))
         radius = (draw.uniform(0.1, 0.6), draw.uniform(0.1, 0.4))
-        t.add(center, radius, tissue, angle=draw.uniform(0, 3.14), nameless=True, present=~thorax)
+        t.add(center, radius, tissue, angle=draw.uniform(0, 3.14), nameless=True)
     cx, cy, r = draw.normal(0.15), draw.normal(0.15), draw.uniform(0.1, 0.35)
     side = draw.uniform(0, 6.2832)
     reach = r * draw.uniform(0.9, 1.3)
@@ -250,7 +248,7 @@ def heart(draw: Draw) -> ShapeTable:
     ellipse: dict[str, Any] = {"angle": draw.uniform(0, 3.14), "wobble": 0.05}
     stretch, depth = draw.uniform(0.8, 1.0), draw.uniform(0.3, 2.0)
     t.add((cx, cy), (r, r * stretch), ORGAN, depth=depth, **ellipse)
-    share = draw.uniform(0.5, 0.88)
+    share = draw.uniform(0.45, 0.82)
     t.add((cx, cy), (r * share, r * share * stretch), BLOOD, depth=depth * 0.85, **ellipse)
     for _ in range(2):
         size = r * draw.uniform(0.05, 0.18)
@@ -262,25 +260,3 @@ def heart(draw: Draw) -> ShapeTable:
             present=draw.chance(0.5),
         )
     return t
-
-
-def _around_a_heart(t: ShapeTable, present: Tensor) -> None:
-    """Chest wall, lungs, liver and fat around the middle, at any angle, all of them background."""
-    draw = t.draw
-    turn = draw.uniform(0, 6.2832)
-    cos, sin = turn.cos(), turn.sin()
-
-    def add(x: Tensor, y: Tensor, rx: Tensor, ry: Tensor, tissue: int, wobble: float) -> None:
-        center = (x * cos - y * sin, x * sin + y * cos)
-        shape: dict[str, Any] = {"angle": turn, "wobble": wobble, "depth": 9}
-        t.add(center, (rx, ry), tissue, nameless=True, present=present, **shape)
-
-    wide, high, none = draw.uniform(0.9, 1.4), draw.uniform(0.7, 1.1), draw.normal(0.02)
-    for share, tissue in ((1.0, FAT), (draw.uniform(0.85, 0.95), MUSCLE), (draw.uniform(0.75, 0.84), FAT)):
-        add(none, none, wide * share, high * share, tissue, 0.03)
-    for side in (-1, 1):
-        lung = (wide * draw.uniform(0.3, 0.45), high * draw.uniform(0.4, 0.7))
-        add(side * wide * draw.uniform(0.35, 0.45), draw.normal(0.1), *lung, LUNG, 0.1)
-    liver = (draw.uniform(0.3, 0.6), draw.uniform(0.2, 0.5))
-    add(draw.normal(0.3), high * draw.uniform(0.5, 0.8), *liver, ORGAN + 1, 0.1)
-    add(draw.normal(0.3), -high * draw.uniform(0.4, 0.7), *liver, FAT, 0.2)

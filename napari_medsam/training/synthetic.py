@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_medsam.training.appearance import blurred, degrade, render
-from napari_medsam.training.contrasts import LESION, brain_means, tissue_means
 from napari_medsam.training.label_bank import LabelBank
-from napari_medsam.training.scenes import blobs, draw_count, heart, torso
+from napari_medsam.training.scenes import blobs, heart, torso
 from napari_medsam.training.shapes import CLASSES, Draw, Scene, smooth_noise, warped_grid
 
 
@@ -64,46 +63,33 @@ def _moved(draw: Draw, planes: Tensor, size: int, nearest: bool) -> Tensor:
     return F.grid_sample(planes.to(dev), torch.stack([gx, gy], -1), mode=mode, align_corners=False)
 
 
-def _from_brains(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int) -> tuple[Scene, Tensor]:
-    """Scenes from whole-head label maps, and how bright their tissues are."""
+def _from_brains(draw: Draw, bank: LabelBank, picks: torch.Generator, size: int) -> Scene:
     maps = torch.stack(bank.brain_slices(draw.n, picks, size), 1).float()
     objects, below = _moved(draw, maps, size, nearest=True).round().long().unbind(1)
     tissue = bank.tissue_of_object
     # Half of the published brain scans come without their skull.
     stripped = draw.chance(0.5, 1, 1)
     objects, below = (m * ~(stripped & (m >= bank.first_outside_brain)) for m in (objects, below))
-    tissues, tissues_below = tissue[objects], tissue[below]
+    tissues = tissue[objects]
     whole = draw.chance(0.5, 1, 1)
     # Left and right twins as one object in some samples, as many atlases label them.
-    objects, below = torch.where(whole, tissues, objects), torch.where(whole, tissues_below, below)
-    usual = draw.chance(0.6, 1)
-    codes = torch.where(usual, bank.contrast_of_tissue, draw.integer(0, CLASSES, len(tissue)))
-    means = torch.where(usual, brain_means(draw), tissue_means(draw, mr=0))
-    spots = _scattered_spots(draw, size, tissues == bank.ventricle)
-    at, at_below = (
-        s & (m == bank.white_matter) for s, m in zip(spots, (tissues, tissues_below), strict=True)
-    )
-    code = torch.where(usual, LESION, draw.integer(0, CLASSES, 1))
-    tissues = torch.where(
-        at, code[..., None], codes.gather(1, tissues.reshape(draw.n, -1)).reshape(tissues.shape)
-    )
-    # Data sets of lesions label nothing else.
-    only = (usual & draw.chance(0.6, 1))[..., None] & at.flatten(1).any(1).view(-1, 1, 1)
-    objects, below = (torch.where(s, len(tissue), m * ~only) for s, m in ((at, objects), (at_below, below)))
-    return Scene(objects, below, tissues, torch.zeros_like(objects, dtype=torch.float32)), means
+    objects, below = torch.where(whole, tissues, objects), torch.where(whole, tissue[below], below)
+    recoded = draw.integer(0, CLASSES, int(tissue.max()) + 1)
+    tissues = recoded.gather(1, tissues.reshape(draw.n, -1)).reshape(tissues.shape)
+    spots, spots_below = _scattered_spots(draw, size)
+    new = int(tissue.numel())
+    at, at_below = (s & (m == bank.white_matter) for s, m in ((spots, objects), (spots_below, below)))
+    tissues = torch.where(at, draw.integer(0, CLASSES, 1, 1), tissues)
+    objects, below = torch.where(at, new, objects), torch.where(at_below, new, below)
+    return Scene(objects, below, tissues, torch.zeros_like(objects, dtype=torch.float32))
 
 
-def _scattered_spots(draw: Draw, size: int, ventricles: Tensor) -> tuple[Tensor, Tensor]:
-    """Spots that are one object, as white matter lesions are, in most samples, here and a little away.
-
-    Many of them lie around the ventricles; all maps are (n, h, w).
-    """
-    bumps = draw_count(draw, 8, 40)
+def _scattered_spots(draw: Draw, size: int) -> tuple[Tensor, Tensor]:
+    """Many spots that are one object, as white matter lesions are, in half of the samples, (n, h, w)."""
+    bumps = int(torch.randint(8, 40, (1,), generator=draw.generator, device=draw.device))
     field = smooth_noise(draw, 1, bumps, size)[:, 0]
-    near = blurred(F.max_pool2d(ventricles[:, None].float(), 5, 1, 2), 3.0)[:, 0]
-    field = field + near * draw.uniform(0, 3, 1, 1)
     below = field + 0.4 * smooth_noise(draw, 1, bumps, size)[:, 0]
-    least = torch.where(draw.chance(0.8), draw.uniform(0.7, 2.0), torch.inf).view(-1, 1, 1)
+    least = torch.where(draw.chance(0.5), draw.uniform(0.9, 1.9), torch.inf).view(-1, 1, 1)
     return field > least, below > least
 
 
@@ -137,9 +123,7 @@ def _coarser(batch: SliceBatch, factor: int) -> SliceBatch:
     return SliceBatch(F.avg_pool2d(batch.images, factor), *maps)
 
 
-SHARES = {"torso": 0.32, "heart": 0.20, "blobs": 0.12, "brain": 0.20, "real": 0.16}
-MR_SHARES = {"torso": 0.25, "heart": 0.6, "blobs": 0.0}
-"""How many painted scenes are bright and dark as in MR sequences."""
+SHARES = {"torso": 0.32, "heart": 0.20, "blobs": 0.10, "brain": 0.14, "real": 0.24}
 
 
 def synthetic_slices(
@@ -180,10 +164,10 @@ def synthetic_slices(
             parts.append(_coarser(_real(draw, bank, picks, size), factor))
             continue
         if bank is not None and kind == "brain":
-            scene, means = _from_brains(draw, bank, picks, size)
+            scene = _from_brains(draw, bank, picks, size)
         else:
-            scene, means = _painted(draw, kind, size), tissue_means(draw, MR_SHARES[kind])
-        image = render(draw, scene.objects, scene.tissues, scene.density, means)
+            scene = _painted(draw, kind, size)
+        image = render(draw, scene.objects, scene.tissues, scene.density)
         if bank is not None:
             image = image + _real_texture(draw, bank, picks, size)
         part = _coarser(SliceBatch(image, scene.objects, scene.objects_below, scene.tissues), factor)
