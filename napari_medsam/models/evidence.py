@@ -22,9 +22,6 @@ CLICK_REACH = 12
 """Pixels of the crop; of what lies twice as far a click says nothing more."""
 CLICK_SPREAD = 0.3
 """Standard deviation of the intensities that look like a clicked place."""
-LEAST_SPREADS = (1.0, 1.5, 2.0)
-STANDS_OUT = 1.6
-"""How many times as frequent in a box as on its edge and around it; 1 is no more than chance."""
 AROUND_SHARE = 0.15
 """Of a box's longer side: so far what lies around it is looked at."""
 AROUND_LEAST = 3.0
@@ -86,12 +83,10 @@ def click_evidence(image: Tensor, clicks: Tensor) -> Tensor:
     return LIMIT * (alike[:, :1] - alike[:, 1:])
 
 
-def what_stands_out(image: Tensor, boxes: Tensor) -> Tensor:
-    """Pixels of each box that are brighter, or darker, than most of it, and rare around it.
+def what_stands_out(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels of a box that are brighter, or darker, than most of it, and how much they are the box's own.
 
-    Whoever draws a box around something leaves outside what it is not, as in GrabCut. Pixels are off by at
-    least one standard deviation of the box; where these are about as frequent on its edge and around it (the
-    mean of both), by more.
+    Whoever draws a box around something leaves outside what it is not, as in GrabCut.
 
     Parameters
     ----------
@@ -101,21 +96,17 @@ def what_stands_out(image: Tensor, boxes: Tensor) -> Tensor:
 
     Returns
     -------
-    (N, 1, H, W) bool
-        Bright or dark pixels, whichever are rarer outside; none where nothing stands out.
+    masks : (N, 2, H, W) bool
+        Brighter, and darker, than the mean of the box by more than one standard deviation; False outside.
+    prominence : (N, 2) float32
+        How many times as frequent such pixels are in the box as on its edge and around it (the mean of both).
     """
     inside, edge, around = _zones(boxes, image.shape[2], image.shape[3])
     off = image - _mean_in(image, inside)[..., None, None]
     spread = _mean_in(off**2, inside).sqrt()[..., None, None]
-    found = torch.zeros_like(image, dtype=torch.bool)
-    each = torch.arange(len(image), device=image.device)
-    for least in LEAST_SPREADS:
-        odd = torch.cat([off > least * spread, -off > least * spread], 1)
-        within, on_edge, outside = (_mean_in(odd.to(image.dtype), zone) for zone in (inside, edge, around))
-        prominence, which = (2 * within / (on_edge + outside).clamp_min(1e-3)).max(1)
-        first = (prominence >= STANDS_OUT) & ~found.flatten(1).any(1)
-        found |= first.view(-1, 1, 1, 1) & odd[each, which][:, None] & (inside > 0)
-    return found
+    odd = torch.cat([off > spread, -off > spread], 1)
+    within, on_edge, outside = (_mean_in(odd.to(image.dtype), zone) for zone in (inside, edge, around))
+    return odd & (inside > 0), 2 * within / (on_edge + outside).clamp_min(1e-3)
 
 
 def _zones(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

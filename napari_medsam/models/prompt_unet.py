@@ -79,6 +79,8 @@ SMALL_HOLE_SHARE = 0.04
 """Side of a square as large as the hole, of the slice's long side: a rib's marrow is, a ventricle is not."""
 AT_A_LOSS = 0.35
 """Estimated IoU of a box's mask, below which another one is looked for."""
+STANDS_OUT = 4 / 3
+"""Prominence of what is shown to the net as a first mask then; 1 is no more than chance."""
 HINT_LOGIT = 4.0
 CLICKS_ONE_BY_ONE = 4
 """So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
@@ -319,10 +321,11 @@ class _Prompts:
         if self.mask is not None or self.points.shape[1] > 0:
             return torch.zeros(0, dtype=torch.int64, device=scores.device), self
         poor = torch.nonzero(self.has_box & (scores[:, 0] < AT_A_LOSS)).flatten()
-        masks = what_stands_out(image.expand(len(poor), -1, -1, -1), self.boxes[poor])
-        chosen = masks.flatten(1).any(1)
-        poor, masks = poor[chosen], masks[chosen]
-        hint = torch.where(masks, HINT_LOGIT, -HINT_LOGIT)
+        masks, prominence = what_stands_out(image.expand(len(poor), -1, -1, -1), self.boxes[poor])
+        most, which = prominence.max(1)
+        chosen = most >= STANDS_OUT
+        poor, masks = poor[chosen], masks[chosen, which[chosen]]
+        hint = torch.where(masks, HINT_LOGIT, -HINT_LOGIT)[:, None]
         rows = {name: getattr(self, name)[poor] for name in ("boxes", "has_box", "points", "labels")}
         return poor, replace(self, mask=hint, **rows)
 
