@@ -39,6 +39,7 @@ PARTS: dict[str, tuple[str, object]] = {
         "prompt_unet._Prompts.loose_boxes",
         lambda prompts, logits: torch.zeros_like(prompts.has_box),
     ),
+    "what stands out in a box": ("prompt_unet.AT_A_LOSS", 0.0),
     "filled holes": ("prompt_unet._Prompts.without_small_holes", lambda prompts, logits: logits),
     "the wider crop of a box": ("prompt_unet.BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
     "clicks one by one": ("prompt_unet._steps", lambda clicks: ()),

@@ -90,12 +90,13 @@ class PromptUNet(nn.Module):
     """`PromptNet` behind the `PromptableModel` contract: crops, prompts, zoom and candidates.
 
     A box is looked at in two crops whose probabilities are averaged, a small and loose one again with the
-    tight box of what was found; clicks beside it correct what the box alone was answered with, one after the
-    other, as in training. Points without a box are looked at in three crops of growing size, each followed by
-    a second look around what was found, with its mask or, after several points, with its box; these are the
-    three candidates. The one answer to such points is the best of them, and its score is lower the less the
-    others agree with it. Small holes of the one answer to a box are filled, but for those with a background
-    point; candidates are shown as they are.
+    tight box of what was found, and one that is answered poorly again with what stands out in it as a first
+    mask; clicks beside a box correct what it alone was answered with, one after the other, as in training.
+    Points without a box are looked at in three crops of growing size, each followed by a second look around
+    what was found, with its mask or, after several points, with its box; these are the three candidates. The
+    one answer to such points is the best of them, and its score is lower the less the others agree with it.
+    Small holes of the one answer to a box are filled, but for those with a background point; candidates are
+    shown as they are.
 
     Parameters
     ----------
