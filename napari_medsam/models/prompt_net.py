@@ -74,7 +74,7 @@ class PromptNet(nn.Module):
         iou_logits : (N,) float32
             Sigmoid gives the estimated IoU.
         """
-        # With channels last, pooling a single channel takes three times as long.
+        # With channels last, pooling a single channel takes two to three times as long.
         picture, box, clicks = (x[:, c].contiguous() for c in (slice(1), slice(2, 3), slice(3, 5)))
         skips = []
         for level, block in enumerate(self.encoder):

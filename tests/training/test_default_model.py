@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from napari_medsam.models.prompt_unet import load_prompt_unet
+from napari_medsam.training import default_model
 from napari_medsam.training.default_model import RunConfig, export, overlaps, segmentation_loss, train
 
 SMALL = RunConfig(steps=4, batch=4, slices=4, reuse=2, size=48)
@@ -52,6 +53,19 @@ def test_what_is_exported_loads_as_a_model_and_says_what_made_it(whole, tmp_path
         about = json.loads(stored.metadata()["made by"])
     assert about["step"] == 4
     assert about["config"]["seed"] == 0
+
+
+def test_a_step_learns_the_same_from_prompts_in_parts_as_from_all_at_once(tmp_path, monkeypatch):
+    config = RunConfig(steps=4, batch=5, slices=4, reuse=2, size=48)
+    prompts = default_model.PromptDraws(config, None, CPU)[0][0]
+    losses, gradients = [], []
+    for at_once in (2, 5):
+        monkeypatch.setattr(default_model, "CROPS_AT_ONCE", at_once)
+        run = default_model.Run(tmp_path, config, CPU)
+        losses.append(run.optimise(run.net, prompts, torch.Generator())[0])
+        gradients.append(torch.cat([p.grad.flatten() for p in run.parameters]))
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
 
 
 def test_a_few_steps_of_the_nightly_run_learn(tmp_path):
