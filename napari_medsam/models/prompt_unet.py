@@ -148,7 +148,9 @@ class PromptUNet(nn.Module):
             logits[loose], scores[loose] = self._around_box(embedding, tight)
         at_a_loss, hinted = prompts.hinted(embedding.image, scores)
         if len(at_a_loss):
-            logits[at_a_loss], scores[at_a_loss] = self._around_box(embedding, hinted)
+            logits[at_a_loss], again = self._around_box(embedding, hinted)
+            # By itself the net trusts what it is shown: 0.60 on average where 0.39 is right.
+            scores[at_a_loss] = (scores[at_a_loss] + again) / 2
         return (prompts.without_small_holes(logits) if prompts.listens else logits), scores
 
     def _around_box(self, embedding: SliceEmbedding, prompts: "_Prompts") -> tuple[Tensor, Tensor]:

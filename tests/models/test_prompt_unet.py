@@ -198,7 +198,9 @@ def test_where_a_box_says_little_to_the_net_it_is_shown_what_stands_out():
         assert [len(prompts.boxes) for prompts in asked] == [2, 1], "in an even box nothing stands out"
         assert torch.equal(logits[1, 0] > 0, (image[0, 0] > 0.8) & (torch.arange(128) < 100))
         assert not bool((logits[0] > 0).any())
-        torch.testing.assert_close(scores, torch.tensor([[0.3], [0.6]]))
+        torch.testing.assert_close(
+            scores, torch.tensor([[0.3], [0.4]]), msg="what is shown is not all believed"
+        )
         asked.clear()
         model.decode(embedding, None, None, torch.tensor([spots]), torch.ones((1, 1, 128, 128)), False)
         assert len(asked) == 1, "a mask says more than what stands out"
