@@ -179,14 +179,13 @@ def test_where_a_box_says_little_to_the_net_it_is_shown_what_stands_out():
         image[..., top : top + 5, left : left + 6] = 0.9
     image[..., :, 100:] = torch.rand((1, 1, 128, 28), generator=torch.Generator().manual_seed(0))
     spots, even = [26.0, 26.0, 70.0, 80.0], [2.0, 90.0, 40.0, 125.0]
-    asked = []
+    asked, filled = [], []
 
     class AtALoss(PromptUNet):
         def _around_box(self, embedding, prompts):
             asked.append(prompts)
-            shown = (
-                torch.full((len(prompts.boxes), 1, 128, 128), -4.0) if prompts.mask is None else prompts.mask
-            )
+            first = torch.full((len(prompts.boxes), 1, 128, 128), 4.0 if filled else -4.0)
+            shown = first if prompts.mask is None else prompts.mask
             return shown.clone(), torch.where(
                 prompts.boxes[:, :1] < 25, 0.3, 0.2 if prompts.mask is None else 0.6
             )
@@ -201,6 +200,11 @@ def test_where_a_box_says_little_to_the_net_it_is_shown_what_stands_out():
         torch.testing.assert_close(
             scores, torch.tensor([[0.3], [0.4]]), msg="what is shown is not all believed"
         )
+        asked.clear()
+        filled.append(True)
+        model.decode(embedding, None, None, torch.tensor([spots]), None, False)
+        assert len(asked) == 1, "what fills the box is a large object, found badly"
+        filled.clear()
         asked.clear()
         model.decode(embedding, None, None, torch.tensor([spots]), torch.ones((1, 1, 128, 128)), False)
         assert len(asked) == 1, "a mask says more than what stands out"
