@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,6 +30,7 @@ from napari_medsam.models.crops import (
 from napari_medsam.models.evidence import what_stands_out
 from napari_medsam.models.prompt_net import PromptNet
 from napari_medsam.postprocess import fill_holes, largest_component
+from napari_medsam.prompts import BACKGROUND, FOREGROUND
 
 
 def _certainty(logits: Tensor) -> Tensor:
@@ -93,12 +96,12 @@ class PromptUNet(nn.Module):
 
     A box is looked at in two crops whose probabilities are averaged, a small and loose one again with the
     tight box of what was found, and one that is answered poorly again with what stands out in it as a first
-    mask; clicks beside a box correct what it alone was answered with, one after the other, as in training.
-    Points without a box are looked at in three crops of growing size, each followed by a second look around
-    what was found, with its mask or, after several points, with its box; these are the three candidates. The
-    one answer to such points is the best of them, and its score is lower the less the others agree with it.
-    Small holes of the one answer to a box are filled, but for those with a background point; candidates are
-    shown as they are.
+    mask; clicks beside a box correct what it alone was answered with, one after the other, as in training,
+    and of scattered masks only the parts that they touch. Points without a box are looked at in three crops
+    of growing size, each followed by a second look around what was found, with its mask or, after several
+    points, with its box; these are the three candidates. The one answer to such points is
+    the best of them, and its score is lower the less the others agree with it. Small holes of the one answer
+    to a box are filled, but for those with a background point; candidates are shown as they are.
 
     Parameters
     ----------
@@ -153,6 +156,7 @@ class PromptUNet(nn.Module):
             logits[at_a_loss], again = self._around_box(embedding, hinted)
             # By itself the net trusts what it is shown: 0.60 on average where 0.39 is right.
             scores[at_a_loss] = (scores[at_a_loss] + again) / 2
+        logits = prompts.changed_where_clicked(logits)
         return (prompts.without_small_holes(logits) if prompts.listens else logits), scores
 
     def _around_box(self, embedding: SliceEmbedding, prompts: "_Prompts") -> tuple[Tensor, Tensor]:
@@ -341,20 +345,42 @@ class _Prompts:
         Ribs, and vessels whose walls are calcified or enhanced, have a bright rim: the net takes them for
         rings. A hole with a background point in it stays.
         """
-        height, width = logits.shape[2:]
-        most = (SMALL_HOLE_SHARE * max(height, width)) ** 2
-        background = [
-            points[labels == 0].round().long().tolist()
-            for points, labels in zip(self.points, self.labels, strict=True)
-        ]
+        most = (SMALL_HOLE_SHARE * max(logits.shape[2:])) ** 2
         filled = torch.zeros_like(logits, dtype=torch.bool)
         for n, mask in enumerate((logits[:, 0] > 0).cpu().numpy()):
             holes = fill_holes(mask, most) & ~mask
-            clicked = [(y, x) for x, y in background[n] if 0 <= y < height and 0 <= x < width and holes[y, x]]
+            clicked = self._clicked(n, BACKGROUND, holes)
             if clicked:
                 holes &= ~largest_component(holes, clicked)
             filled[n, 0] = torch.from_numpy(holes).to(logits.device)
         return torch.where(filled, logits.abs().clamp_min(SURE_LOGIT), logits)
+
+    def changed_where_clicked(self, logits: Tensor) -> Tensor:
+        """Logits, (B, 1, H, W), that differ from those of a scattered mask before in clicked parts alone.
+
+        A click on one of many parts says little of the others, and those that were found because they stand
+        out the net would take back. A mask is scattered when no part is half of it.
+        """
+        if self.mask is None or self.points.shape[1] == 0:
+            return logits
+        changed = torch.ones_like(logits, dtype=torch.bool)
+        masks = zip(*((part[:, 0] > 0).cpu().numpy() for part in (self.mask, logits)), strict=True)
+        for n, (before, after) in enumerate(masks):
+            if 2 * largest_component(before).sum() >= before.sum():
+                continue
+            parts = np.zeros_like(before)
+            for label, change in ((FOREGROUND, after & ~before), (BACKGROUND, before & ~after)):
+                clicked = self._clicked(n, label, change)
+                if clicked:
+                    parts |= largest_component(change, clicked)
+            changed[n, 0] = torch.from_numpy(parts).to(logits.device)
+        return torch.where(changed, logits, self.mask)
+
+    def _clicked(self, n: int, label: int, mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """Pixels (y, x) of a mask that one prompt has clicks with a label in."""
+        pixels = self.points[n, self.labels[n] == label].round().long().tolist()
+        height, width = mask.shape
+        return [(y, x) for x, y in pixels if 0 <= y < height and 0 <= x < width and mask[y, x]]
 
     def point_windows(self, image: Tensor, share: float) -> Tensor:
         """Square windows (B, 4) around the foreground points, wide enough for all points."""

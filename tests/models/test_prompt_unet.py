@@ -93,6 +93,32 @@ def test_clicks_correct_the_mask_that_they_were_made_on(default, discs):
     assert overlap(found[0, 0], bright) > 0.9
 
 
+@pytest.mark.parametrize("scattered", [True, False])
+def test_a_click_on_one_of_many_parts_leaves_the_others_as_they_were(scattered):
+    """The net would take back lesions that stood out, wherever the click is; of one large part it may."""
+    before = torch.full((1, 1, 32, 32), -2.0)
+    before[..., 4:8, 4:8] = before[..., 4:8, 20:24] = before[..., 20:24, 4:8] = 2.0
+    if not scattered:
+        before[..., 4:8, 4:24] = 2.0
+    after = torch.full((1, 1, 32, 32), -3.0)
+    after[..., 20:26, 20:26] = after[..., 12:14, 12:14] = 3.0
+
+    class Answering(PromptUNet):
+        def _look(self, embedding, prompts, windows):
+            return after.expand(len(windows), -1, -1, -1), torch.full((len(windows), 1), 0.9)
+
+    # Into a part to add, into one to take away, next to a part, and outside of the slice.
+    points, labels = torch.tensor([[[22.0, 22.0], [6.0, 5.0], [9.0, 21.0], [40.0, -3.0]]]), [[1, 0, 0, 1]]
+    with torch.inference_mode():
+        model = Answering(PromptNet())
+        embedding = model.encode_image(torch.rand(1, 1, 32, 32))
+        box = torch.tensor([[2.0, 2.0, 28.0, 28.0]])
+        found, _ = model.decode(embedding, points, torch.tensor(labels), box, before, False)
+    expected = before[0, 0] > 0
+    expected[20:26, 20:26], expected[4:8, 4:8] = True, False
+    assert torch.equal(found[0, 0] > 0, expected if scattered else after[0, 0] > 0)
+
+
 def test_a_mask_that_is_carried_over_does_not_come_to_mean_what_is_as_bright_as_it():
     """Else one that has drifted stays where it is; a click says that it is of this slice."""
     heard = []
@@ -243,9 +269,9 @@ def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
     assert none.shape == (0, 1, 200, 200)
 
 
-@pytest.mark.parametrize(("points", "by_box"), [(1, False), (3, True)])
+@pytest.mark.parametrize(("points", "again"), [(1, [(False, True)]), (3, [(True, False)])])
 def test_what_several_points_found_is_looked_at_again_by_its_box_and_what_one_found_by_its_mask(
-    points, by_box
+    points, again
 ):
     """Three clicks are worth less when their first mask is believed; one click less when its box is."""
     looks = []
@@ -261,7 +287,7 @@ def test_what_several_points_found_is_looked_at_again_by_its_box_and_what_one_fo
         model = Recording(PromptNet())
         embedding = model.encode_image(torch.rand(1, 1, 32, 32))
         model.decode(embedding, at, torch.ones((1, points), dtype=torch.int64), None, None, False)
-    assert looks == [(False, False), (by_box, not by_box)]
+    assert looks == [(False, False), *again]
 
 
 def test_a_candidate_that_stands_alone_or_on_the_fence_is_believed_less():
