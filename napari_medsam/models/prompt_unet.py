@@ -99,7 +99,7 @@ class PromptUNet(nn.Module):
     mask; clicks beside a box correct what it alone was answered with, one after the other, as in training,
     and of scattered masks only the parts that they touch. Points without a box are looked at in three crops
     of growing size, each followed by a second look around what was found, with its mask or, after several
-    points, with its box; these are the three candidates. The one answer to such points is
+    points, with its box, and then with both; these are the three candidates. The one answer to such points is
     the best of them, and its score is lower the less the others agree with it. Small holes of the one answer
     to a box are filled, but for those with a background point; candidates are shown as they are.
 
@@ -224,11 +224,16 @@ class PromptUNet(nn.Module):
         first, score = self._look(embedding, prompts, windows)
         found = prompts.with_mask(first)
         boxes = found.found_boxes(first)
-        # Several points say which object is meant: its box is then the prompt that is answered best.
-        again = prompts.with_boxes(boxes) if prompts.points.shape[1] > 1 else found
-        second, better = self._look(embedding, again, box_window(boxes, MASK_CONTEXT))
+        if prompts.points.shape[1] > 1:
+            # Several points say which object is meant: its box is then the prompt that is answered best, and
+            # an answer to box and mask is judged best.
+            second, _ = self._look(embedding, prompts.with_boxes(boxes), box_window(boxes, MASK_CONTEXT))
+            found = prompts.with_mask(second)
+            boxes = found.found_boxes(second)
+            found = found.with_boxes(boxes)
+        last, better = self._look(embedding, found, box_window(boxes, MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
-        return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
+        return torch.where(empty.view(-1, 1, 1, 1), first, last), torch.where(empty[:, None], score, better)
 
 
 def _sides(boxes: Tensor) -> Tensor:

@@ -269,7 +269,7 @@ def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
     assert none.shape == (0, 1, 200, 200)
 
 
-@pytest.mark.parametrize(("points", "again"), [(1, [(False, True)]), (3, [(True, False)])])
+@pytest.mark.parametrize(("points", "again"), [(1, [(False, True)]), (3, [(True, False), (True, True)])])
 def test_what_several_points_found_is_looked_at_again_by_its_box_and_what_one_found_by_its_mask(
     points, again
 ):
