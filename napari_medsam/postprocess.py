@@ -59,6 +59,23 @@ def largest_component(mask: ArrayLike, seeds: Sequence[Sequence[float]] | None =
     return kept
 
 
+def is_scattered(mask: ArrayLike) -> bool:
+    """Whether an object is many parts, such as lesions: no single one is half of it.
+
+    Parameters
+    ----------
+    mask : array_like of bool
+        (y, x) or (z, y, x).
+
+    Raises
+    ------
+    PostprocessError
+        When the mask is not boolean with two or three axes.
+    """
+    found = _checked(mask)
+    return 2 * int(largest_component(found).sum()) < int(found.sum())
+
+
 def fill_holes(mask: ArrayLike, max_area_px: float | None = None) -> Mask:
     """Fill background that the mask encloses.
 

@@ -17,6 +17,7 @@ from napari_medsam.postprocess import (
     PostprocessError,
     fill_holes,
     interpolate_slices,
+    is_scattered,
     largest_component,
     remove_small_parts,
     smooth_contour,
@@ -102,6 +103,13 @@ def test_seeds_beside_every_part_leave_the_largest(seeds: list[tuple[int, int]])
 def test_seed_that_is_no_pixel_is_refused(seed: tuple[float, ...]) -> None:
     with pytest.raises(PostprocessError, match="2 finite coordinates"):
         largest_component(np.ones((3, 3), bool), [seed])
+
+
+def test_object_is_scattered_when_no_part_is_half_of_it() -> None:
+    assert is_scattered(drawn("##.##", ".....", "##..."))
+    assert not is_scattered(drawn("##.##", ".....", "....."))
+    assert not is_scattered(drawn("##.##", "##...", "....#"))
+    assert not is_scattered(drawn("....."))
 
 
 def test_parts_hang_together_across_slices() -> None:

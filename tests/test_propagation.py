@@ -230,6 +230,27 @@ def test_an_object_of_two_regions_is_carried_with_a_box_for_each():
     assert [len(prompts) for _, prompts, _ in stack.asked] == [2, 2, 2]
 
 
+def spots(*centers):
+    return np.logical_or.reduce([disc(3, center) for center in centers])
+
+
+def test_lesions_that_touch_none_of_the_slice_before_are_found():
+    """Lesions come and go from slice to slice: followed one by one, only those of the key slice are found."""
+    a, b, c, new, dark = (8, 8), (8, 30), (30, 10), (30, 30), (20, 20)
+    masks = [spots(a, b, c), spots(a), spots(a, new, c, dark)]
+    images = [picture(spots(a, b, c)), picture(spots(a)), picture(spots(a, new, c))]
+    masks = kept(carried(Stack(masks, images=images), [0]))
+    assert np.array_equal(masks[1].mask, spots(a))
+    assert np.array_equal(masks[2].mask, spots(a, new, c))
+
+
+def test_an_object_of_one_large_part_gets_no_parts_that_it_does_not_touch():
+    """Its neighbours may be as bright as it is."""
+    large, small = disc(8, (12, 12)), disc(3, (30, 12))
+    stack = Stack([large | small, large | small | disc(3, (12, 30)) | disc(3, (30, 30))])
+    assert np.array_equal(kept(carried(stack, [0]))[1].mask, large | small)
+
+
 def test_a_branch_is_followed_from_where_it_leaves():
     forks = [disc(6), disc(5, (20, 15)) | disc(5, (20, 25)), disc(4, (20, 13)) | disc(4, (20, 27))]
     forks += [disc(4, (20, 10)) | disc(4, (20, 30))] * 2

@@ -29,7 +29,7 @@ from napari_medsam.models.crops import (
 )
 from napari_medsam.models.evidence import what_stands_out
 from napari_medsam.models.prompt_net import PromptNet
-from napari_medsam.postprocess import fill_holes, largest_component
+from napari_medsam.postprocess import fill_holes, is_scattered, largest_component
 from napari_medsam.prompts import BACKGROUND, FOREGROUND
 
 
@@ -364,14 +364,14 @@ class _Prompts:
         """Logits, (B, 1, H, W), that differ from those of a scattered mask before in clicked parts alone.
 
         A click on one of many parts says little of the others, and those that were found because they stand
-        out the net would take back. A mask is scattered when no part is half of it.
+        out the net would take back.
         """
         if self.mask is None or self.points.shape[1] == 0:
             return logits
         changed = torch.ones_like(logits, dtype=torch.bool)
         masks = zip(*((part[:, 0] > 0).cpu().numpy() for part in (self.mask, logits)), strict=True)
         for n, (before, after) in enumerate(masks):
-            if 2 * largest_component(before).sum() >= before.sum():
+            if not is_scattered(before):
                 continue
             parts = np.zeros_like(before)
             for label, change in ((FOREGROUND, after & ~before), (BACKGROUND, before & ~after)):

@@ -4,6 +4,9 @@ Three things have a say in every pixel: the model's logits from the box of the m
 itself where the model takes masks; how much the pixel looks like the object (`Appearance`); and how far it
 lies inside or outside of the mask before. With the box alone, masks grew from slice to slice: whatever the
 model takes too much makes the next box larger.
+
+An object that is scattered on its key slice, as lesions are, has parts on one slice that touch none of the
+slice before. There the model is also asked by one box around all that the object was and is.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_medsam.metrics import dice, iou
-from napari_medsam.postprocess import fill_holes, largest_component
+from napari_medsam.postprocess import fill_holes, is_scattered, largest_component
 from napari_medsam.prompts import FOREGROUND, SliceIndex, SlicePrompts, point_from_mask
 from napari_medsam.propagation.appearance import Appearance, contrast
 from napari_medsam.propagation.quality import FARTHEST, MOST_DRIFT, Evidence, doubt, estimated_dice
 from napari_medsam.propagation.shapes import (
     CRUMB_SHARE,
     Region,
+    apart,
     around,
     carried_box,
     grown,
@@ -50,6 +54,8 @@ LEAST_AGREEMENT = 0.2
 RIM_PX = 4
 SECOND_EVERY = 8
 """Slices from one second opinion to the next: it is about the object, and as dear as carrying it by five."""
+NEW_PART_LIKENESS = 1.0
+"""On average; at most it is 2. A part that touches nothing has but its brightness to say whose it is."""
 NESTED_SHARE = 0.7
 """Share of the smaller of two objects, within the larger, from which on it counts as a part of it."""
 
@@ -124,12 +130,14 @@ class Track:
         self._appearance = Appearance(image, start.mask)
         self._likeness = float(self._appearance.likeness(image)[start.mask].mean())
         self._takes_masks = "mask" in source.supported_prompts
+        self._scattered = is_scattered(start.mask)
         self._asks_twice = ask_twice and "point" in source.supported_prompts
 
     def requests(self) -> list[Request]:
         """Prompts and earlier mask of every question to the model about the next slice."""
         self._parts = parts(self._mask, self.slice_mm, self.pixel_mm)
-        return [(self._prompts(part), part if self._takes_masks else None) for part in self._parts]
+        asked = [(self._prompts(part), part if self._takes_masks else None) for part in self._parts]
+        return [*asked, (self._prompts(self._everywhere()), None)] if self._scattered else asked
 
     def advance(
         self, where: SliceIndex, image: NDArray[np.float32], found: Sequence[Prediction]
@@ -146,8 +154,9 @@ class Track:
             One prediction for each request.
         """
         before = self._mask
-        region = around(before, (self._reach[0] + RIM_PX, self._reach[1] + RIM_PX))
-        logits, model = self._opinion(found, region)
+        region = around(self._everywhere(), (self._reach[0] + RIM_PX, self._reach[1] + RIM_PX))
+        count = len(self._parts)
+        logits, model = self._opinion(found[:count], region)
         likeness = self._appearance.likeness(image[region])
         inside_mm = signed_distance_mm(before[region], self.pixel_mm)
         doubtful_mm = self.slice_mm / 2 + sum(self.pixel_mm) / 2
@@ -157,6 +166,10 @@ class Track:
         possible = ((logits > 0) | before[region]) & grown(before[region], self._reach)
         part = touching((votes > 0) & possible, before[region])
         part = fill_holes(part, CRUMB_SHARE * int(part.sum()))
+        for everywhere in found[count:]:
+            for new in apart(everywhere.masks[0][region] & (likeness > 0), part):
+                if new.sum() >= self.rules.min_area_px and likeness[new].mean() > NEW_PART_LIKENESS:
+                    part |= new
         mask = whole(region, part, before.shape)
         seen = self._evidence(where, before[region], part, likeness, model)
         here = 0.0 if seen is None else estimated_dice(seen.here)
@@ -176,6 +189,10 @@ class Track:
         # Counted through the key slice, not from it: else the slices beside it would have the most to say.
         due = (part.where.index - self.start.where.index) % SECOND_EVERY == 1
         return self._asks_twice and due and not part.stopped
+
+    def _everywhere(self) -> Mask:
+        """Where the object may be found next: a scattered one wherever it was on its key slice, too."""
+        return self._mask | self.start.mask if self._scattered else self._mask
 
     def _prompts(self, part: Mask) -> SlicePrompts:
         return SlicePrompts(box=carried_box(part, self.slice_mm, self.pixel_mm))

@@ -125,6 +125,15 @@ def touching(mask: Mask, seed: Mask) -> Mask:
     return kept[numbered]
 
 
+def apart(mask: Mask, others: Mask) -> list[Mask]:
+    """Return the parts of a mask, each alone, that share no pixel with `others`."""
+    from scipy.ndimage import label
+
+    numbered, count = label(mask, structure=np.ones((3, 3)))
+    shared = set(np.unique(numbered[others]).tolist())
+    return [numbered == n for n in range(1, count + 1) if n not in shared]
+
+
 def whole(region: Region, part: NDArray, shape: Sequence[int]) -> Mask:
     """Put a mask of a region back on an empty slice of `shape`."""
     mask = np.zeros(tuple(shape), bool)
