@@ -17,6 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_medsam.geometry import occupied_region
 
+CRUMB_SHARE = 0.02
+"""Of an object: smaller parts are crumbs."""
+MANY_PARTS = 4
+
 Mask = NDArray[np.bool_]
 
 
@@ -60,7 +64,7 @@ def largest_component(mask: ArrayLike, seeds: Sequence[Sequence[float]] | None =
 
 
 def is_scattered(mask: ArrayLike) -> bool:
-    """Whether an object is many parts, such as lesions: no single one is half of it.
+    """Whether an object is many parts, as lesions are: four or more, crumbs not counted.
 
     Parameters
     ----------
@@ -73,7 +77,11 @@ def is_scattered(mask: ArrayLike) -> bool:
         When the mask is not boolean with two or three axes.
     """
     found = _checked(mask)
-    return 2 * int(largest_component(found).sum()) < int(found.sum())
+    region = _bounding_box(found)
+    if region is None:
+        return False
+    sizes = _parts(found[region])[1][1:]
+    return int((sizes >= CRUMB_SHARE * sizes.sum()).sum()) >= MANY_PARTS
 
 
 def fill_holes(mask: ArrayLike, max_area_px: float | None = None) -> Mask:

@@ -105,11 +105,13 @@ def test_seed_that_is_no_pixel_is_refused(seed: tuple[float, ...]) -> None:
         largest_component(np.ones((3, 3), bool), [seed])
 
 
-def test_object_is_scattered_when_no_part_is_half_of_it() -> None:
-    assert is_scattered(drawn("##.##", ".....", "##..."))
-    assert not is_scattered(drawn("##.##", ".....", "....."))
-    assert not is_scattered(drawn("##.##", "##...", "....#"))
+def test_object_of_four_parts_is_scattered_and_crumbs_do_not_count() -> None:
+    assert is_scattered(drawn("##.##", ".....", "#.###"))
+    assert not is_scattered(drawn("##.##", ".....", "..###"))
     assert not is_scattered(drawn("....."))
+    large = np.zeros((20, 20), bool)
+    large[:10] = large[12, ::8] = True
+    assert not is_scattered(large)
 
 
 def test_parts_hang_together_across_slices() -> None:

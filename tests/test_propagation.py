@@ -236,15 +236,15 @@ def spots(*centers):
 
 def test_lesions_that_touch_none_of_the_slice_before_are_found():
     """Lesions come and go from slice to slice: followed one by one, only those of the key slice are found."""
-    a, b, c, new, dark = (8, 8), (8, 30), (30, 10), (30, 30), (20, 20)
-    masks = [spots(a, b, c), spots(a), spots(a, new, c, dark)]
-    images = [picture(spots(a, b, c)), picture(spots(a)), picture(spots(a, new, c))]
+    a, b, c, d, new, dark = (8, 8), (8, 20), (8, 32), (30, 8), (30, 30), (20, 20)
+    masks = [spots(a, b, c, d), spots(a), spots(a, new, c, dark)]
+    images = [picture(spots(a, b, c, d)), picture(spots(a)), picture(spots(a, new, c))]
     masks = kept(carried(Stack(masks, images=images), [0]))
     assert np.array_equal(masks[1].mask, spots(a))
     assert np.array_equal(masks[2].mask, spots(a, new, c))
 
 
-def test_an_object_of_one_large_part_gets_no_parts_that_it_does_not_touch():
+def test_an_object_of_two_parts_gets_no_parts_that_it_does_not_touch():
     """Its neighbours may be as bright as it is."""
     large, small = disc(8, (12, 12)), disc(3, (30, 12))
     stack = Stack([large | small, large | small | disc(3, (12, 30)) | disc(3, (30, 30))])

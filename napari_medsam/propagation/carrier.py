@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_medsam.metrics import dice, iou
-from napari_medsam.postprocess import fill_holes, is_scattered, largest_component
+from napari_medsam.postprocess import CRUMB_SHARE, fill_holes, is_scattered, largest_component
 from napari_medsam.prompts import FOREGROUND, SliceIndex, SlicePrompts, point_from_mask
 from napari_medsam.propagation.appearance import Appearance, contrast
 from napari_medsam.propagation.quality import FARTHEST, MOST_DRIFT, Evidence, doubt, estimated_dice
 from napari_medsam.propagation.shapes import (
-    CRUMB_SHARE,
     Region,
     apart,
     around,

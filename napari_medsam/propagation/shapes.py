@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_medsam.postprocess import CRUMB_SHARE
 from napari_medsam.prompts import box_from_mask
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ MARGIN_PX = 1.0
 MARGIN_PER_MM = 0.2
 """Millimetres by which a carried box grows for each mm between slices, besides the two above."""
 MOST_PARTS = 6
-CRUMB_SHARE = 0.02
-"""Parts smaller than this share of the object get no prompt of their own."""
 
 Box = tuple[float, float, float, float]
 Region = tuple[slice, slice]

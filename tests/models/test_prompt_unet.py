@@ -97,7 +97,8 @@ def test_clicks_correct_the_mask_that_they_were_made_on(default, discs):
 def test_a_click_on_one_of_many_parts_leaves_the_others_as_they_were(scattered):
     """The net would take back lesions that stood out, wherever the click is; of one large part it may."""
     before = torch.full((1, 1, 32, 32), -2.0)
-    before[..., 4:8, 4:8] = before[..., 4:8, 20:24] = before[..., 20:24, 4:8] = 2.0
+    before[..., 4:8, 4:8] = before[..., 4:8, 20:24] = 2.0
+    before[..., 12:16, 4:8] = before[..., 12:16, 20:24] = 2.0
     if not scattered:
         before[..., 4:8, 4:24] = 2.0
     after = torch.full((1, 1, 32, 32), -3.0)
