@@ -43,8 +43,12 @@ PARTS: dict[str, tuple[str, object]] = {
     "filled holes": ("prompt_unet._Prompts.without_small_holes", lambda prompts, logits: logits),
     "the wider crop of a box": ("prompt_unet.BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
     "clicks one by one": ("prompt_unet._steps", lambda clicks: ()),
+    "clicks on a scattered mask kept to the parts they touch": (
+        "prompt_unet._Prompts.changed_where_clicked",
+        lambda prompts, logits: logits,
+    ),
     "certainty of single clicks": ("prompt_unet._certainty", lambda logits: torch.ones(logits.shape[:2])),
-    "the second look of clicks": ("prompt_unet.PromptUNet._zoomed", PromptUNet._look),
+    "all looks of clicks but the first": ("prompt_unet.PromptUNet._zoomed", PromptUNet._look),
 }
 """What is put in place of what, in the modules of the default model."""
 
