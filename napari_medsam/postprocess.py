@@ -19,7 +19,6 @@ from napari_medsam.geometry import occupied_region
 
 CRUMB_SHARE = 0.02
 """Of an object: smaller parts are crumbs."""
-MANY_PARTS = 4
 
 Mask = NDArray[np.bool_]
 
@@ -63,8 +62,8 @@ def largest_component(mask: ArrayLike, seeds: Sequence[Sequence[float]] | None =
     return kept
 
 
-def is_scattered(mask: ArrayLike) -> bool:
-    """Whether an object is many parts, as lesions are: four or more, crumbs not counted.
+def count_parts(mask: ArrayLike) -> int:
+    """Say how many parts a mask has; those smaller than `CRUMB_SHARE` of it do not count.
 
     Parameters
     ----------
@@ -79,9 +78,9 @@ def is_scattered(mask: ArrayLike) -> bool:
     found = _checked(mask)
     region = _bounding_box(found)
     if region is None:
-        return False
+        return 0
     sizes = _parts(found[region])[1][1:]
-    return int((sizes >= CRUMB_SHARE * sizes.sum()).sum()) >= MANY_PARTS
+    return int((sizes >= CRUMB_SHARE * sizes.sum()).sum())
 
 
 def fill_holes(mask: ArrayLike, max_area_px: float | None = None) -> Mask:

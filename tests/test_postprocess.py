@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from napari_medsam.postprocess import (
     PostprocessError,
+    count_parts,
     fill_holes,
     interpolate_slices,
-    is_scattered,
     largest_component,
     remove_small_parts,
     smooth_contour,
@@ -105,13 +105,13 @@ def test_seed_that_is_no_pixel_is_refused(seed: tuple[float, ...]) -> None:
         largest_component(np.ones((3, 3), bool), [seed])
 
 
-def test_object_of_four_parts_is_scattered_and_crumbs_do_not_count() -> None:
-    assert is_scattered(drawn("##.##", ".....", "#.###"))
-    assert not is_scattered(drawn("##.##", ".....", "..###"))
-    assert not is_scattered(drawn("....."))
+def test_parts_are_counted_and_crumbs_are_not() -> None:
+    assert count_parts(drawn("##.##", ".....", "#.###")) == 4
+    assert count_parts(drawn("##...", "..#..", "...##")) == 1
+    assert count_parts(drawn(".....")) == 0
     large = np.zeros((20, 20), bool)
     large[:10] = large[12, ::8] = True
-    assert not is_scattered(large)
+    assert count_parts(large) == 1
 
 
 def test_parts_hang_together_across_slices() -> None:

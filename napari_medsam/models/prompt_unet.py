@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from napari_medsam.models.crops import (
     CROP_SIZE,
+    OUTSIDE_LOGIT,
     box_window,
     crop,
     image_channels,
@@ -29,7 +30,7 @@ from napari_medsam.models.crops import (
 )
 from napari_medsam.models.evidence import what_stands_out
 from napari_medsam.models.prompt_net import PromptNet
-from napari_medsam.postprocess import fill_holes, is_scattered, largest_component
+from napari_medsam.postprocess import count_parts, fill_holes, largest_component
 from napari_medsam.prompts import BACKGROUND, FOREGROUND
 
 
@@ -87,8 +88,18 @@ SPARSE_SHARE = 1 / 3
 STANDS_OUT = 4 / 3
 """Prominence of what is shown to the net as a first mask then; 1 is no more than chance."""
 HINT_LOGIT = 4.0
+SCATTERED_PARTS = 5
+"""A mask of so many parts is one of lesions; of four it is more often another object than the one meant."""
+CLOSE_UP_SHARE = 0.3
+"""Side of the window around a click on a scattered mask, of the longer side of its box."""
+CLOSE_UP_LEAST = 8.0
+"""The same in pixels, at least."""
 CLICKS_ONE_BY_ONE = 4
 """So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
+
+
+Pixel = tuple[int, int]
+"""(y, x)."""
 
 
 class PromptUNet(nn.Module):
@@ -96,12 +107,13 @@ class PromptUNet(nn.Module):
 
     A box is looked at in two crops whose probabilities are averaged, a small and loose one again with the
     tight box of what was found, and one that is answered poorly again with what stands out in it as a first
-    mask; clicks beside a box correct what it alone was answered with, one after the other, as in training,
-    and of scattered masks only the parts that they touch. Points without a box are looked at in three crops
-    of growing size, each followed by a second look around what was found, with its mask or, after several
-    points, with its box, and then with both; these are the three candidates. The one answer to such points is
-    the best of them, and its score is lower the less the others agree with it. Small holes of the one answer
-    to a box are filled, but for those with a background point; candidates are shown as they are.
+    mask; clicks beside a box correct what it alone was answered with, one after the other, as in training.
+    Of a scattered mask they change the parts that they touch alone, which are looked at from close by. Points
+    without a box are looked at in three crops of growing size, each followed by a second look around what was
+    found, with its mask or, after several points, with its box, and then with both; these are the three
+    candidates. The one answer to such points is the best of them, and its score is lower the less the others
+    agree with it. Small holes of the one answer to a box are filled, but for those with a background point;
+    candidates are shown as they are.
 
     Parameters
     ----------
@@ -156,8 +168,26 @@ class PromptUNet(nn.Module):
             logits[at_a_loss], again = self._around_box(embedding, hinted)
             # By itself the net trusts what it is shown: 0.60 on average where 0.39 is right.
             scores[at_a_loss] = (scores[at_a_loss] + again) / 2
-        logits = prompts.changed_where_clicked(logits)
+        if prompts.mask is not None and prompts.points.shape[1] > 0:
+            for row in _scattered(prompts.mask):
+                logits[row] = self._part_by_part(embedding, prompts, row)
         return (prompts.without_small_holes(logits) if prompts.listens else logits), scores
+
+    def _part_by_part(self, embedding: SliceEmbedding, prompts: "_Prompts", row: int) -> Tensor:
+        """Return a row's mask before, (1, H, W), with the parts that its clicks add or take away.
+
+        A click on one of many parts says little of the others, and those that were found because they stand
+        out the net would take back.
+        """
+        assert prompts.mask is not None
+        mask, clicks = prompts.mask[row], prompts.contradicting(row)
+        if not clicks:
+            return mask
+        windows = torch.cat([prompts.close_up(row, pixel) for pixel, _ in clicks])
+        answers, _ = self._look(embedding, prompts.rows(torch.tensor([row] * len(clicks))), windows)
+        for (pixel, label), answer in zip(clicks, answers, strict=True):
+            mask = _with_part(mask, answer, pixel, label)
+        return mask
 
     def _around_box(self, embedding: SliceEmbedding, prompts: "_Prompts") -> tuple[Tensor, Tensor]:
         """Return the mean of what is seen in two crops around each box."""
@@ -241,6 +271,23 @@ def _sides(boxes: Tensor) -> Tensor:
     return boxes[:, 2:] - boxes[:, :2] + 1
 
 
+def _scattered(logits: Tensor) -> list[int]:
+    """Which masks of (B, 1, H, W) logits are scattered."""
+    masks = (logits[:, 0] > 0).cpu().numpy()
+    return [row for row, mask in enumerate(masks) if count_parts(mask) >= SCATTERED_PARTS]
+
+
+def _with_part(before: Tensor, answer: Tensor, pixel: Pixel, label: int) -> Tensor:
+    """Logits, (1, H, W), with the one part of an answer that a click adds (foreground) or takes away."""
+    seen = answer != OUTSIDE_LOGIT
+    added, gone = seen & (answer > 0) & (before <= 0), seen & (answer <= 0) & (before > 0)
+    change = (added if label == FOREGROUND else gone)[0].cpu().numpy()
+    if not change[pixel]:
+        return before
+    part = torch.from_numpy(largest_component(change, [pixel])).to(before.device)
+    return torch.where(part, answer, before)
+
+
 def _steps(clicks: int) -> Sequence[int]:
     """With how many of a box's clicks the masks were made that lead to the one with all of them."""
     return (0, *range(max(1, clicks - CLICKS_ONE_BY_ONE + 1), clicks)) if clicks else ()
@@ -285,6 +332,12 @@ class _Prompts:
         listens = mask_input is None or point_coords.shape[1] > 0
         return cls(boxes, some_box, point_coords, point_labels, mask_input, listens)
 
+    def rows(self, chosen: Tensor) -> "_Prompts":
+        """Return some of the prompts, (B,) bool or any number of indices."""
+        names = ("boxes", "has_box", "points", "labels")
+        mask = None if self.mask is None else self.mask[chosen]
+        return replace(self, mask=mask, **{name: getattr(self, name)[chosen] for name in names})
+
     def repeated(self, times: int) -> "_Prompts":
         """Return all prompts, then all of them again, `times` times altogether."""
         return replace(
@@ -319,13 +372,7 @@ class _Prompts:
 
     def tightened(self, chosen: Tensor, logits: Tensor) -> "_Prompts":
         """Return some of the prompts, (B,) bool, each with the tight box of what was found."""
-        return replace(
-            self,
-            boxes=mask_boxes(logits[chosen, 0] > 0),
-            has_box=self.has_box[chosen],
-            points=self.points[chosen],
-            labels=self.labels[chosen],
-        )
+        return replace(self.rows(chosen), boxes=mask_boxes(logits[chosen, 0] > 0))
 
     def hinted(self, image: Tensor, logits: Tensor, scores: Tensor) -> tuple[Tensor, "_Prompts"]:
         """Rows, (n,), of boxes with a poor, sparse answer, and these boxes with what stands out as a mask.
@@ -341,8 +388,7 @@ class _Prompts:
         chosen = most >= STANDS_OUT
         poor, masks = poor[chosen], masks[chosen, which[chosen]]
         hint = torch.where(masks, HINT_LOGIT, -HINT_LOGIT)[:, None]
-        rows = {name: getattr(self, name)[poor] for name in ("boxes", "has_box", "points", "labels")}
-        return poor, replace(self, mask=hint, **rows)
+        return poor, replace(self.rows(poor), mask=hint)
 
     def without_small_holes(self, logits: Tensor) -> Tensor:
         """Logits, (B, 1, H, W), of masks that take in what they enclose, where that is small.
@@ -360,30 +406,22 @@ class _Prompts:
             filled[n, 0] = torch.from_numpy(holes).to(logits.device)
         return torch.where(filled, logits.abs().clamp_min(SURE_LOGIT), logits)
 
-    def changed_where_clicked(self, logits: Tensor) -> Tensor:
-        """Logits, (B, 1, H, W), that differ from those of a scattered mask before in clicked parts alone.
+    def contradicting(self, row: int) -> list[tuple[Pixel, int]]:
+        """Clicks on pixels that a row's mask before has got wrong, and their labels."""
+        assert self.mask is not None
+        before = (self.mask[row, 0] > 0).cpu().numpy()
+        missed = [(pixel, FOREGROUND) for pixel in self._clicked(row, FOREGROUND, ~before)]
+        return missed + [(pixel, BACKGROUND) for pixel in self._clicked(row, BACKGROUND, before)]
 
-        A click on one of many parts says little of the others, and those that were found because they stand
-        out the net would take back.
-        """
-        if self.mask is None or self.points.shape[1] == 0:
-            return logits
-        changed = torch.ones_like(logits, dtype=torch.bool)
-        masks = zip(*((part[:, 0] > 0).cpu().numpy() for part in (self.mask, logits)), strict=True)
-        for n, (before, after) in enumerate(masks):
-            if not is_scattered(before):
-                continue
-            parts = np.zeros_like(before)
-            for label, change in ((FOREGROUND, after & ~before), (BACKGROUND, before & ~after)):
-                clicked = self._clicked(n, label, change)
-                if clicked:
-                    parts |= largest_component(change, clicked)
-            changed[n, 0] = torch.from_numpy(parts).to(logits.device)
-        return torch.where(changed, logits, self.mask)
+    def close_up(self, row: int, pixel: Pixel) -> Tensor:
+        """Return a square window, (1, 4), around a pixel of a row's slice."""
+        half = (CLOSE_UP_SHARE / 2 * _sides(self.boxes[row : row + 1]).amax()).clamp_min(CLOSE_UP_LEAST / 2)
+        at = self.boxes.new_tensor([pixel[::-1]])
+        return torch.cat([at - half, at + half], 1)
 
-    def _clicked(self, n: int, label: int, mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-        """Pixels (y, x) of a mask that one prompt has clicks with a label in."""
-        pixels = self.points[n, self.labels[n] == label].round().long().tolist()
+    def _clicked(self, row: int, label: int, mask: NDArray[np.bool_]) -> list[Pixel]:
+        """Pixels of a mask that a row has clicks with a label in."""
+        pixels = self.points[row, self.labels[row] == label].round().long().tolist()
         height, width = mask.shape
         return [(y, x) for x, y in pixels if 0 <= y < height and 0 <= x < width and mask[y, x]]
 

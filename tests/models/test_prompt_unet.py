@@ -98,14 +98,17 @@ def test_a_click_on_one_of_many_parts_leaves_the_others_as_they_were(scattered):
     """The net would take back lesions that stood out, wherever the click is; of one large part it may."""
     before = torch.full((1, 1, 32, 32), -2.0)
     before[..., 4:8, 4:8] = before[..., 4:8, 20:24] = 2.0
-    before[..., 12:16, 4:8] = before[..., 12:16, 20:24] = 2.0
+    before[..., 12:16, 4:8] = before[..., 12:16, 20:24] = before[..., 12:16, 10:14] = 2.0
     if not scattered:
         before[..., 4:8, 4:24] = 2.0
     after = torch.full((1, 1, 32, 32), -3.0)
     after[..., 20:26, 20:26] = after[..., 12:14, 12:14] = 3.0
 
+    windows_seen = []
+
     class Answering(PromptUNet):
         def _look(self, embedding, prompts, windows):
+            windows_seen.append(windows)
             return after.expand(len(windows), -1, -1, -1), torch.full((len(windows), 1), 0.9)
 
     # Into a part to add, into one to take away, next to a part, and outside of the slice.
@@ -118,6 +121,10 @@ def test_a_click_on_one_of_many_parts_leaves_the_others_as_they_were(scattered):
     expected = before[0, 0] > 0
     expected[20:26, 20:26], expected[4:8, 4:8] = True, False
     assert torch.equal(found[0, 0] > 0, expected if scattered else after[0, 0] > 0)
+    if scattered:
+        # 0.3 of the box's 27 pixels, around each click that the mask before contradicts.
+        torch.testing.assert_close(windows_seen[-1].mean(1), torch.tensor([22.0, 5.5]))
+        torch.testing.assert_close(windows_seen[-1][:, 2] - windows_seen[-1][:, 0], torch.full((2,), 8.1))
 
 
 def test_a_mask_that_is_carried_over_does_not_come_to_mean_what_is_as_bright_as_it():
@@ -157,9 +164,9 @@ def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
     looks = []
 
     class Counting(PromptUNet):
-        def _look(self, embedding, prompts, windows):
+        def _with_box(self, embedding, prompts, multimask_output):
             looks.append(prompts.points.shape[1])
-            return super()._look(embedding, prompts, windows)
+            return super()._with_box(embedding, prompts, multimask_output)
 
     model = Counting(PromptNet())
     box, points = torch.tensor([[2.0, 2.0, 20.0, 20.0]]), torch.full((1, 9, 2), 8.0)
