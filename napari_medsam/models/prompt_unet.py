@@ -279,9 +279,9 @@ def _scattered(logits: Tensor) -> list[int]:
 
 def _with_part(before: Tensor, answer: Tensor, pixel: Pixel, label: int) -> Tensor:
     """Logits, (1, H, W), with the one part of an answer that a click adds (foreground) or takes away."""
-    seen = answer != OUTSIDE_LOGIT
-    added, gone = seen & (answer > 0) & (before <= 0), seen & (answer <= 0) & (before > 0)
-    change = (added if label == FOREGROUND else gone)[0].cpu().numpy()
+    wanted = label == FOREGROUND
+    changed = (answer != OUTSIDE_LOGIT) & ((answer > 0) == wanted) & ((before > 0) != wanted)
+    change = changed[0].cpu().numpy()
     if not change[pixel]:
         return before
     part = torch.from_numpy(largest_component(change, [pixel])).to(before.device)
