@@ -244,6 +244,15 @@ def test_lesions_that_touch_none_of_the_slice_before_are_found():
     assert np.array_equal(masks[2].mask, spots(a, new, c))
 
 
+def test_a_lesion_between_two_key_slices_without_it_is_kept():
+    """Somebody corrects a slice, and what was found of the lesions around it is gone."""
+    around, new = spots((8, 8), (8, 20), (8, 32), (30, 8)), spots((30, 30))
+    stack = Stack([around, around | new, around | new, around | new, around])
+    found = kept(carried(stack, [0, 4]))
+    assert {part.reason for part in found.values()} == {BOTH_SIDES}
+    assert all(np.array_equal(found[z].mask, around | new) for z in (1, 2, 3))
+
+
 def test_an_object_of_two_parts_gets_no_parts_that_it_does_not_touch():
     """Its neighbours may be as bright as it is."""
     large, small = disc(8, (12, 12)), disc(3, (30, 12))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_medsam.metrics import dice, iou
-from napari_medsam.postprocess import CRUMB_SHARE, count_parts, fill_holes, largest_component
+from napari_medsam.postprocess import CRUMB_SHARE, fill_holes, largest_component
 from napari_medsam.prompts import FOREGROUND, SliceIndex, SlicePrompts, point_from_mask
 from napari_medsam.propagation.appearance import Appearance, contrast
 from napari_medsam.propagation.quality import FARTHEST, MOST_DRIFT, Evidence, doubt, estimated_dice
@@ -30,6 +30,7 @@ from napari_medsam.propagation.shapes import (
     around,
     carried_box,
     grown,
+    is_scattered,
     parts,
     reach_px,
     signed_distance_mm,
@@ -53,8 +54,6 @@ LEAST_AGREEMENT = 0.2
 RIM_PX = 4
 SECOND_EVERY = 8
 """Slices from one second opinion to the next: it is about the object, and as dear as carrying it by five."""
-SCATTERED_PARTS = 4
-"""Of an object on its key slice: with so many, others come and go that touch none of them."""
 NEW_PART_LIKENESS = 1.0
 """On average; at most it is 2. A part that touches nothing has but its brightness to say whose it is."""
 NESTED_SHARE = 0.7
@@ -131,7 +130,7 @@ class Track:
         self._appearance = Appearance(image, start.mask)
         self._likeness = float(self._appearance.likeness(image)[start.mask].mean())
         self._takes_masks = "mask" in source.supported_prompts
-        self._scattered = count_parts(start.mask) >= SCATTERED_PARTS
+        self._scattered = is_scattered(start.mask)
         self._asks_twice = ask_twice and "point" in source.supported_prompts
 
     def requests(self) -> list[Request]:

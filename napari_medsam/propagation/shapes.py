@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.postprocess import CRUMB_SHARE
+from napari_medsam.postprocess import CRUMB_SHARE, count_parts
 from napari_medsam.prompts import box_from_mask
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ MARGIN_PX = 1.0
 MARGIN_PER_MM = 0.2
 """Millimetres by which a carried box grows for each mm between slices, besides the two above."""
 MOST_PARTS = 6
+SCATTERED_PARTS = 4
 
 Box = tuple[float, float, float, float]
 Region = tuple[slice, slice]
@@ -71,6 +72,11 @@ def parts(mask: Mask, slice_mm: float = 0.0, pixel_mm: Sequence[float] = (1.0, 1
     while near := _first_overlap([carried_box(group, slice_mm, pixel_mm) for group in groups]):
         groups[near[0]] = groups[near[0]] | groups.pop(near[1])
     return groups
+
+
+def is_scattered(mask: Mask) -> bool:
+    """Whether an object has so many parts on a key slice, as lesions do, that others come and go."""
+    return count_parts(mask) >= SCATTERED_PARTS
 
 
 def reach_px(steepest: float, slice_mm: float, pixel_mm: Sequence[float]) -> tuple[int, int]:

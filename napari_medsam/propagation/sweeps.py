@@ -12,7 +12,7 @@ from napari_medsam.metrics import dice
 from napari_medsam.postprocess import interpolate_slices
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.propagation.carrier import StopRules, Track, advance_all, settle
-from napari_medsam.propagation.shapes import Region, around, signed_distance_mm, whole
+from napari_medsam.propagation.shapes import Region, around, is_scattered, signed_distance_mm, whole
 from napari_medsam.propagation.values import BOTH_SIDES, INTERPOLATED, Mask, SliceMask, SliceSource
 
 DIFFERENT = 0.8
@@ -197,14 +197,19 @@ class _Join:
     def _fused(self, alive: Sequence[tuple[SliceMask, float]], sides: tuple[int, int]) -> SliceMask:
         """Blend what was carried, each with its nearness, and the shape between the key slices."""
         first = alive[0][0]
-        shape, worth = self._between(first.label, sides, first.where.index)
-        opinions = [(part.mask, part.score, near) for part, near in alive] + [(shape, worth, 0.5)]
+        opinions = [(part.mask, part.score, near) for part, near in alive]
+        scattered = any(is_scattered(self.keys[first.label][k].mask) for k in sides)
+        if not scattered:
+            opinions.append((*self._between(first.label, sides, first.where.index), 0.5))
         union = np.logical_or.reduce([mask for mask, _, _ in opinions])
         region = around(union, (1, 1))
         # By the odds of being right: a good opinion outvotes two poor ones.
         says = np.array([near * (score + 0.01) / (1.01 - score) for _, score, near in opinions])
         says /= says.sum()
         depths = np.stack([signed_distance_mm(mask[region], self._pixel_mm) for mask, _, _ in opinions])
+        if scattered:
+            # A lesion that one side has not found is far outside of that side's mask, however near it is.
+            depths = np.sign(depths)
         blend = whole(region, np.tensordot(says, depths, 1) > 0, union.shape)
         score = float(says @ [(score + dice(blend, mask)) / 2 for mask, score, _ in opinions])
         same = dice(alive[0][0].mask, alive[-1][0].mask)
