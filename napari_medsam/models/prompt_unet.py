@@ -110,10 +110,10 @@ class PromptUNet(nn.Module):
     mask; clicks beside a box correct what it alone was answered with, one after the other, as in training.
     Of a scattered mask they change the parts that they touch alone, which are looked at from close by. Points
     without a box are looked at in three crops of growing size, each followed by a second look around what was
-    found, with its mask or, after several points, with its box, and then with both; these are the three
-    candidates. The one answer to such points is the best of them, and its score is lower the less the others
-    agree with it. Small holes of the one answer to a box are filled, but for those with a background point;
-    candidates are shown as they are.
+    found, with its mask or, after several points, with its box; these are the three candidates. The one
+    answer to such points is the best of them, after several points looked at once more, with its mask and
+    its box; its score is lower the less the others agree with it. Small holes of the one answer to a box are
+    filled, but for those with a background point; candidates are shown as they are.
 
     Parameters
     ----------
@@ -209,7 +209,21 @@ class PromptUNet(nn.Module):
         # Several points say themselves which object is meant: there the candidate that fits them best counts.
         best = (believed if prompts.points.shape[1] == 1 else scores).argmax(1)
         each = torch.arange(len(best), device=best.device)
-        return logits[each, best][:, None], believed[each, best][:, None]
+        chosen, score = logits[each, best][:, None], believed[each, best][:, None]
+        if prompts.points.shape[1] > 1:
+            chosen = self._touched_up(embedding, prompts.with_mask(chosen))
+        return chosen, score
+
+    def _touched_up(self, embedding: SliceEmbedding, found: "_Prompts") -> Tensor:
+        """Look at what several points found once more, with its mask and its box: logits (B, 1, H, W).
+
+        The estimates after this look are worse at telling which candidate was meant, and are not used.
+        """
+        assert found.mask is not None
+        boxes = found.found_boxes(found.mask)
+        logits, _ = self._look(embedding, found.with_boxes(boxes), box_window(boxes, MASK_CONTEXT))
+        empty = (found.mask > 0).flatten(1).sum(1) == 0
+        return torch.where(empty.view(-1, 1, 1, 1), found.mask, logits)
 
     def _looks(
         self,
@@ -254,16 +268,11 @@ class PromptUNet(nn.Module):
         first, score = self._look(embedding, prompts, windows)
         found = prompts.with_mask(first)
         boxes = found.found_boxes(first)
-        if prompts.points.shape[1] > 1:
-            # Several points say which object is meant: its box is then the prompt that is answered best, and
-            # an answer to box and mask is judged best.
-            second, _ = self._look(embedding, prompts.with_boxes(boxes), box_window(boxes, MASK_CONTEXT))
-            found = prompts.with_mask(second)
-            boxes = found.found_boxes(second)
-            found = found.with_boxes(boxes)
-        last, better = self._look(embedding, found, box_window(boxes, MASK_CONTEXT))
+        # Several points say which object is meant: its box is then the prompt that is answered best.
+        again = prompts.with_boxes(boxes) if prompts.points.shape[1] > 1 else found
+        second, better = self._look(embedding, again, box_window(boxes, MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
-        return torch.where(empty.view(-1, 1, 1, 1), first, last), torch.where(empty[:, None], score, better)
+        return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
 
 
 def _sides(boxes: Tensor) -> Tensor:
