@@ -198,7 +198,7 @@ class _Join:
         """Blend what was carried, each with its nearness, and the shape between the key slices."""
         first = alive[0][0]
         opinions = [(part.mask, part.score, near) for part, near in alive]
-        scattered = any(is_scattered(self.keys[first.label][k].mask) for k in sides)
+        scattered = all(is_scattered(self.keys[first.label][k].mask) for k in sides)
         if not scattered:
             opinions.append((*self._between(first.label, sides, first.where.index), 0.5))
         union = np.logical_or.reduce([mask for mask, _, _ in opinions])
