@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from napari_medsam.geometry import occupied_region
 
 CRUMB_SHARE = 0.02
-"""Of an object: smaller parts are crumbs."""
 
 Mask = NDArray[np.bool_]
 
@@ -63,7 +62,7 @@ def largest_component(mask: ArrayLike, seeds: Sequence[Sequence[float]] | None =
 
 
 def count_parts(mask: ArrayLike) -> int:
-    """Say how many parts a mask has; those smaller than `CRUMB_SHARE` of it do not count.
+    """Say how many parts a mask has; crumbs do not count, see `least_part`.
 
     Parameters
     ----------
@@ -80,7 +79,15 @@ def count_parts(mask: ArrayLike) -> int:
     if region is None:
         return 0
     sizes = _parts(found[region])[1][1:]
-    return int((sizes >= CRUMB_SHARE * sizes.sum()).sum())
+    return int((sizes >= least_part(sizes)).sum())
+
+
+def least_part(sizes: NDArray[np.int64]) -> float:
+    """Return the size from which on a part is no crumb, given the sizes of all parts, at least one.
+
+    It is `CRUMB_SHARE` of all, but at most half of the largest part: many small lesions are no crumbs.
+    """
+    return min(CRUMB_SHARE * float(sizes.sum()), float(sizes.max()) / 2)
 
 
 def fill_holes(mask: ArrayLike, max_area_px: float | None = None) -> Mask:

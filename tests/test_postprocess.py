@@ -112,6 +112,9 @@ def test_parts_are_counted_and_crumbs_are_not() -> None:
     large = np.zeros((20, 20), bool)
     large[:10] = large[12, ::8] = True
     assert count_parts(large) == 1
+    many = np.zeros((40, 40), bool)
+    many[::4, ::4] = True
+    assert count_parts(many) == 100
 
 
 def test_parts_hang_together_across_slices() -> None:

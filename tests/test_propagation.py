@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from napari_medsam.postprocess import count_parts
 from napari_medsam.predictor import Prediction
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.propagation import (
@@ -242,6 +243,15 @@ def test_lesions_that_touch_none_of_the_slice_before_are_found():
     masks = kept(carried(Stack(masks, images=images), [0]))
     assert np.array_equal(masks[1].mask, spots(a))
     assert np.array_equal(masks[2].mask, spots(a, new, c))
+
+
+def test_many_small_lesions_are_no_crumbs():
+    """Each is less than a fiftieth of all: none would be left on the next slice."""
+    many = np.zeros((40, 40), bool)
+    for y in range(2, 38, 5):
+        many[y : y + 3, 2:37] = np.arange(35) % 5 < 3
+    stack = Stack([many] * 3)
+    assert count_parts(kept(carried(stack, [0]))[2].mask) == count_parts(many) == 56
 
 
 def test_a_lesion_between_two_key_slices_without_it_is_kept():

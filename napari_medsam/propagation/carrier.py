@@ -167,9 +167,8 @@ class Track:
         part = touching((votes > 0) & possible, before[region])
         part = fill_holes(part, CRUMB_SHARE * int(part.sum()))
         for everywhere in found[count:]:
-            for new in apart(everywhere.masks[0][region] & (likeness > 0), part):
-                if new.sum() >= self.rules.min_area_px and likeness[new].mean() > NEW_PART_LIKENESS:
-                    part |= new
+            alike = everywhere.masks[0][region] & (likeness > 0)
+            part |= apart(alike, part, likeness, self.rules.min_area_px, NEW_PART_LIKENESS)
         mask = whole(region, part, before.shape)
         seen = self._evidence(where, before[region], part, likeness, model)
         here = 0.0 if seen is None else estimated_dice(seen.here)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medsam.postprocess import CRUMB_SHARE, count_parts
+from napari_medsam.postprocess import count_parts, least_part
 from napari_medsam.prompts import box_from_mask
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def parts(mask: Mask, slice_mm: float = 0.0, pixel_mm: Sequence[float] = (1.0, 1
     if count < 2:
         return [mask]
     sizes = np.bincount(numbered.ravel())[1:]
-    large = [int(n) + 1 for n in np.argsort(-sizes, kind="stable") if sizes[n] >= CRUMB_SHARE * sizes.sum()]
+    least = least_part(sizes)
+    large = [int(n) + 1 for n in np.argsort(-sizes, kind="stable") if sizes[n] >= least]
     groups = [numbered == n for n in large[:MOST_PARTS]]
     while near := _first_overlap([carried_box(group, slice_mm, pixel_mm) for group in groups]):
         groups[near[0]] = groups[near[0]] | groups.pop(near[1])
@@ -122,7 +123,7 @@ def touching(mask: Mask, seed: Mask) -> Mask:
     if not count:
         return mask
     sizes = np.bincount(numbered.ravel())
-    kept = sizes >= CRUMB_SHARE * sizes[1:].sum()
+    kept = sizes >= least_part(sizes[1:])
     meets = np.zeros(count + 1, bool)
     meets[numbered[seed & mask]] = True
     kept &= meets
@@ -130,13 +131,22 @@ def touching(mask: Mask, seed: Mask) -> Mask:
     return kept[numbered]
 
 
-def apart(mask: Mask, others: Mask) -> list[Mask]:
-    """Return the parts of a mask, each alone, that share no pixel with `others`."""
+def apart(
+    mask: Mask, others: Mask, likeness: NDArray[np.float32], least_px: int, least_likeness: float
+) -> Mask:
+    """Keep the parts of a mask, (H, W), that share no pixel with `others` and look like the object.
+
+    Each has at least `least_px` pixels, whose mean `likeness`, (H, W), is above `least_likeness`.
+    """
     from scipy.ndimage import label
 
-    numbered, count = label(mask, structure=np.ones((3, 3)))
-    shared = set(np.unique(numbered[others]).tolist())
-    return [numbered == n for n in range(1, count + 1) if n not in shared]
+    numbered, _ = label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(numbered.ravel())
+    kept = np.bincount(numbered.ravel(), weights=likeness.ravel()) > least_likeness * sizes
+    kept &= sizes >= least_px
+    kept[numbered[others]] = False
+    kept[0] = False
+    return kept[numbered]
 
 
 def whole(region: Region, part: NDArray, shape: Sequence[int]) -> Mask:
