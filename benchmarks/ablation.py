@@ -44,8 +44,8 @@ PARTS: dict[str, tuple[str, object]] = {
     "the wider crop of a box": ("prompt_unet.BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
     "clicks one by one": ("prompt_unet._steps", lambda clicks: ()),
     "clicks on a scattered mask kept to the parts they touch": (
-        "prompt_unet._scattered",
-        lambda logits: [],
+        "prompt_unet._Prompts.scattered",
+        lambda prompts: [],
     ),
     "certainty of single clicks": ("prompt_unet._certainty", lambda logits: torch.ones(logits.shape[:2])),
     "all looks of clicks but the first": ("prompt_unet.PromptUNet._zoomed", PromptUNet._look),

@@ -245,6 +245,13 @@ def test_lesions_that_touch_none_of_the_slice_before_are_found():
     assert np.array_equal(masks[2].mask, spots(a, new, c))
 
 
+def test_many_new_parts_at_once_do_not_end_an_object_that_goes_on_without_them():
+    a, b, c, d = (8, 8), (8, 20), (8, 32), (30, 8)
+    many = spots(a, b, c, d, (20, 8), (20, 20), (20, 32), (32, 20), (32, 32))
+    found = kept(carried(Stack([spots(a, b, c, d), spots(a), many]), [0]))
+    assert np.array_equal(found[2].mask, spots(a))
+
+
 def test_many_small_lesions_are_no_crumbs():
     """Each is less than a fiftieth of all: none would be left on the next slice."""
     many = np.zeros((40, 40), bool)

@@ -166,13 +166,16 @@ class Track:
         possible = ((logits > 0) | before[region]) & grown(before[region], self._reach)
         part = touching((votes > 0) & possible, before[region])
         part = fill_holes(part, CRUMB_SHARE * int(part.sum()))
+        judged = self._judged(where, before[region], part, likeness, model)
         for everywhere in found[count:]:
             alike = everywhere.masks[0][region] & (likeness > 0)
-            part |= apart(alike, part, likeness, self.rules.min_area_px, NEW_PART_LIKENESS)
+            more = part | apart(alike, part, likeness, self.rules.min_area_px, NEW_PART_LIKENESS)
+            with_more = self._judged(where, before[region], more, likeness, model)
+            # Many new parts at once are a jump like any other; the old ones may go on without them.
+            if judged[2] or not with_more[2]:
+                part, judged = more, with_more
+        seen, here, reason = judged
         mask = whole(region, part, before.shape)
-        seen = self._evidence(where, before[region], part, likeness, model)
-        here = 0.0 if seen is None else estimated_dice(seen.here)
-        reason = self._reason_to_stop(int(before.sum()), int(part.sum()), seen, here)
         if seen is None or reason:
             self.ended = True
             nothing = np.zeros_like(mask)
@@ -208,6 +211,14 @@ class Track:
             scores.append(float(answer.scores[0]))
             areas.append(int(part.sum()))
         return np.asarray(best, np.float32), float(np.average(scores, weights=areas))
+
+    def _judged(
+        self, where: SliceIndex, before: Mask, part: Mask, likeness: NDArray[np.float32], model: float
+    ) -> tuple[Evidence | None, float, str]:
+        """What speaks for a mask, its estimated Dice by this slice alone, and why the object ends, or ""."""
+        seen = self._evidence(where, before, part, likeness, model)
+        here = 0.0 if seen is None else estimated_dice(seen.here)
+        return seen, here, self._reason_to_stop(int(before.sum()), int(part.sum()), seen, here)
 
     def _evidence(
         self, where: SliceIndex, before: Mask, mask: Mask, likeness: NDArray[np.float32], model: float
