@@ -128,6 +128,44 @@ def test_a_click_on_one_of_many_parts_leaves_the_others_as_they_were(scattered):
         torch.testing.assert_close(close_ups[:, 2:] - 4.05, points[0, :2])
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_click_on_a_scattered_mask_takes_away_all_of_a_false_part_and_adds_what_is_seen_close_by(
+    label,
+):
+    """From close by a background click means little more than its own disc: the rest would stay."""
+    before = torch.full((2, 1, 64, 64), -2.0)
+    for y, x in ((4, 4), (4, 30), (4, 54), (54, 4), (54, 54)):
+        before[..., y : y + 6, x : x + 6] = 2.0
+    before[..., 28:36, 28:36] = -2.0 if label else 2.0
+    wide, near = (torch.full((1, 64, 64), -3.0 if label else 3.0) for _ in range(2))
+    wide[:, 26:38, 26:38] = near[:, 31:34, 31:34] = 3.0 if label else -3.0
+
+    class Answering(PromptUNet):
+        def _look(self, embedding, prompts, windows):
+            close = windows[:, 2] - windows[:, 0] < 32
+            logits = torch.where(close[:, None, None, None], near, wide)
+            x0, y0, x1, y1 = (round(side) for side in windows[0].tolist())
+            if close.all():
+                logits = torch.full_like(logits, -12.0)
+                logits[..., y0:y1, x0:x1] = near[..., y0:y1, x0:x1]
+            return logits, torch.full((len(windows), 1), 0.9)
+
+    # The second row has no click, but padding.
+    points, labels = torch.full((2, 1, 2), 32.0), torch.tensor([[label], [-1]])
+    with torch.inference_mode():
+        model = Answering(PromptNet())
+        embedding = model.encode_image(torch.rand(1, 1, 64, 64))
+        box = torch.tensor([[2.0, 2.0, 61.0, 61.0]] * 2)
+        found, _ = model.decode(embedding, points, labels, box, before, False)
+    expected = before[0, 0] > 0
+    if label:
+        expected[31:34, 31:34] = True
+    else:
+        expected[28:36, 28:36] = False
+    assert torch.equal(found[0, 0] > 0, expected)
+    assert torch.equal(found[1, 0] > 0, wide[0] > 0)
+
+
 def test_a_mask_that_is_carried_over_does_not_come_to_mean_what_is_as_bright_as_it():
     """Else one that has drifted stays where it is; a click says that it is of this slice."""
     heard = []
