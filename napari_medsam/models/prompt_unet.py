@@ -9,12 +9,11 @@ and the weights are this project's own (BSD-3-Clause).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,14 +23,13 @@ from napari_medsam.models.crops import (
     box_window,
     crop,
     image_channels,
-    mask_boxes,
     paste,
     prompt_channels,
 )
-from napari_medsam.models.evidence import what_stands_out
+from napari_medsam.models.decode_prompts import DecodePrompts, Pixel
 from napari_medsam.models.prompt_net import PromptNet
-from napari_medsam.postprocess import count_parts, fill_holes, largest_component
-from napari_medsam.prompts import BACKGROUND, FOREGROUND
+from napari_medsam.postprocess import largest_component
+from napari_medsam.prompts import FOREGROUND
 
 
 def _certainty(logits: Tensor) -> Tensor:
@@ -71,35 +69,10 @@ BOX_CONTEXTS = (1.45, 1.95)
 BOX_CANDIDATE_CONTEXTS = (1.4, 1.8, 2.4)
 POINT_WINDOW_SHARES = (0.12, 0.32, 0.8)
 MASK_CONTEXT = 1.6
-SURE_LOGIT = 1.0
-"""At least so much is said for pixels of holes that are filled."""
 CROPS_AT_ONCE = 8
 """On a CPU: more of them do not fit into its caches, and each takes up to 1.7 times as long."""
-SMALL_SHARE = 0.1
-"""Of the slice's long side: a hand is off by as many pixels whatever it draws, and by more of a small box."""
-LOOSE_SHARE = 0.8
-"""Of a box's area: where what was found needs less, its own box says better what is meant."""
-SMALL_HOLE_SHARE = 0.04
-"""Side of a square as large as the hole, of the slice's long side: a rib's marrow is, a ventricle is not."""
-AT_A_LOSS = 0.35
-"""Estimated IoU of a box's mask, below which another one is looked for."""
-SPARSE_SHARE = 1 / 3
-"""Of a box's area: a mask that fills more of it is of a large object, and no scattered ones were missed."""
-STANDS_OUT = 4 / 3
-"""Prominence of what is shown to the net as a first mask then; 1 is no more than chance."""
-HINT_LOGIT = 4.0
-SCATTERED_PARTS = 5
-"""A mask of so many parts is one of lesions; of four it is more often another object than the one meant."""
-CLOSE_UP_SHARE = 0.3
-"""Side of the window around a click on a scattered mask, of the longer side of its box."""
-CLOSE_UP_LEAST = 8.0
-"""The same in pixels, at least."""
 CLICKS_ONE_BY_ONE = 4
 """So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
-
-
-Pixel = tuple[int, int]
-"""(y, x)."""
 
 
 class PromptUNet(nn.Module):
@@ -143,7 +116,7 @@ class PromptUNet(nn.Module):
         multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         """Masks of B prompts; see `PromptableModel.decode`. Logits have the size of the slice."""
-        prompts = _Prompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
+        prompts = DecodePrompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
         if boxes is None:
             return self._without_box(embedding, prompts, multimask_output)
         if mask_input is None:
@@ -153,7 +126,7 @@ class PromptUNet(nn.Module):
         return self._with_box(embedding, prompts, multimask_output)
 
     def _with_box(
-        self, embedding: SliceEmbedding, prompts: "_Prompts", multimask_output: bool
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, multimask_output: bool
     ) -> tuple[Tensor, Tensor]:
         if multimask_output:
             windows = [box_window(prompts.boxes, context) for context in BOX_CANDIDATE_CONTEXTS]
@@ -172,7 +145,9 @@ class PromptUNet(nn.Module):
             logits[row] = self._part_by_part(embedding, prompts, row, logits[row])
         return (prompts.without_small_holes(logits) if prompts.listens else logits), scores
 
-    def _part_by_part(self, embedding: SliceEmbedding, prompts: "_Prompts", row: int, wide: Tensor) -> Tensor:
+    def _part_by_part(
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, row: int, wide: Tensor
+    ) -> Tensor:
         """Return a row's mask before, (1, H, W), with the parts that its clicks add or take away.
 
         A click on one of many parts says little of the others, and those that were found because they stand
@@ -192,7 +167,7 @@ class PromptUNet(nn.Module):
             mask = torch.where(parts[chosen], answers[chosen], mask)
         return mask
 
-    def _around_box(self, embedding: SliceEmbedding, prompts: "_Prompts") -> tuple[Tensor, Tensor]:
+    def _around_box(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:
         """Return the mean of what is seen in two crops around each box."""
         windows = [box_window(prompts.boxes, context) for context in BOX_CONTEXTS]
         logits, scores = self._looks(self._look, embedding, prompts, windows)
@@ -200,7 +175,7 @@ class PromptUNet(nn.Module):
         return torch.logit(mean, eps=1e-6), scores.mean(1, keepdim=True)
 
     def _without_box(
-        self, embedding: SliceEmbedding, prompts: "_Prompts", multimask_output: bool
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, multimask_output: bool
     ) -> tuple[Tensor, Tensor]:
         if prompts.mask is not None:
             return self._look(embedding, prompts, box_window(prompts.found_boxes(prompts.mask), MASK_CONTEXT))
@@ -217,7 +192,7 @@ class PromptUNet(nn.Module):
             chosen = self._touched_up(embedding, prompts.with_mask(chosen))
         return chosen, score
 
-    def _touched_up(self, embedding: SliceEmbedding, found: "_Prompts") -> Tensor:
+    def _touched_up(self, embedding: SliceEmbedding, found: DecodePrompts) -> Tensor:
         """Look at what several points found once more, with its mask and its box: logits (B, 1, H, W).
 
         The estimates after this look are worse at telling which candidate was meant, and are not used.
@@ -230,9 +205,9 @@ class PromptUNet(nn.Module):
 
     def _looks(
         self,
-        look: Callable[[SliceEmbedding, "_Prompts", Tensor], tuple[Tensor, Tensor]],
+        look: Callable[[SliceEmbedding, DecodePrompts, Tensor], tuple[Tensor, Tensor]],
         embedding: SliceEmbedding,
-        prompts: "_Prompts",
+        prompts: DecodePrompts,
         windows: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Look at several windows of each prompt: logits (B, windows, H, W) and scores (B, windows)."""
@@ -241,7 +216,9 @@ class PromptUNet(nn.Module):
         logits, scores = (torch.cat(part.split(len(prompts.boxes)), 1) for part in both)
         return logits, scores
 
-    def _look(self, embedding: SliceEmbedding, prompts: "_Prompts", windows: Tensor) -> tuple[Tensor, Tensor]:
+    def _look(
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, windows: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """One pass of the net over a crop for each prompt: logits (B, 1, H, W) and scores (B, 1)."""
         b = len(windows)
         image = embedding.image.expand(b, -1, -1, -1)
@@ -265,7 +242,7 @@ class PromptUNet(nn.Module):
         return torch.cat(logits), torch.cat(iou_logits)
 
     def _zoomed(
-        self, embedding: SliceEmbedding, prompts: "_Prompts", windows: Tensor
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, windows: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Look at the windows, then again around what was found in each."""
         first, score = self._look(embedding, prompts, windows)
@@ -276,11 +253,6 @@ class PromptUNet(nn.Module):
         second, better = self._look(embedding, again, box_window(boxes, MASK_CONTEXT))
         empty = (first > 0).flatten(1).sum(1) == 0
         return torch.where(empty.view(-1, 1, 1, 1), first, second), torch.where(empty[:, None], score, better)
-
-
-def _sides(boxes: Tensor) -> Tensor:
-    """Width and height of boxes with inclusive corners, (B, 2) pixels."""
-    return boxes[:, 2:] - boxes[:, :2] + 1
 
 
 def _changed_part(before: Tensor, answer: Tensor, pixel: Pixel, label: int) -> Tensor:
@@ -303,165 +275,6 @@ def _rim(window: Tensor, like: Tensor) -> Tensor:
 def _steps(clicks: int) -> Sequence[int]:
     """With how many of a box's clicks the masks were made that lead to the one with all of them."""
     return (0, *range(max(1, clicks - CLICKS_ONE_BY_ONE + 1), clicks)) if clicks else ()
-
-
-@dataclass(frozen=True)
-class _Prompts:
-    """Prompts of one decode with every field filled in.
-
-    `listens` is False for a mask that came without clicks: it is taken to be from another slice, and whoever
-    carries it knows better, from the slice where somebody pointed at the object, how bright that is.
-    Listening to the intensities within a mask that has drifted keeps it where it has drifted to.
-    """
-
-    boxes: Tensor
-    has_box: Tensor
-    points: Tensor
-    labels: Tensor
-    mask: Tensor | None
-    listens: bool
-
-    @classmethod
-    def of(
-        cls,
-        image: Tensor,
-        point_coords: Tensor | None,
-        point_labels: Tensor | None,
-        boxes: Tensor | None,
-        mask_input: Tensor | None,
-    ) -> "_Prompts":
-        """Fill in what is missing; ValueError when nothing says where the object is."""
-        given = next((t for t in (boxes, point_coords, mask_input) if t is not None), None)
-        if given is None:
-            raise ValueError("No prompt was given: this model needs a box, a foreground point or a mask.")
-        b, device = len(given), image.device
-        if point_coords is None or point_labels is None:
-            point_coords = torch.zeros((b, 0, 2), device=device)
-            point_labels = torch.zeros((b, 0), dtype=torch.int64, device=device)
-        some_box = torch.full((b,), boxes is not None, device=device)
-        if boxes is None:
-            boxes = torch.zeros((b, 4), device=device)
-        listens = mask_input is None or point_coords.shape[1] > 0
-        return cls(boxes, some_box, point_coords, point_labels, mask_input, listens)
-
-    def rows(self, chosen: Tensor) -> "_Prompts":
-        """Return some of the prompts, (B,) bool or any number of indices."""
-        names = ("boxes", "has_box", "points", "labels")
-        mask = None if self.mask is None else self.mask[chosen]
-        return replace(self, mask=mask, **{name: getattr(self, name)[chosen] for name in names})
-
-    def repeated(self, times: int) -> "_Prompts":
-        """Return all prompts, then all of them again, `times` times altogether."""
-        return replace(
-            self,
-            boxes=self.boxes.repeat(times, 1),
-            has_box=self.has_box.repeat(times),
-            points=self.points.repeat(times, 1, 1),
-            labels=self.labels.repeat(times, 1),
-            mask=None if self.mask is None else self.mask.repeat(times, 1, 1, 1),
-        )
-
-    def with_mask(self, logits: Tensor) -> "_Prompts":
-        """Return the same prompts with an earlier mask of this slice."""
-        return replace(self, mask=logits)
-
-    def with_boxes(self, boxes: Tensor) -> "_Prompts":
-        """Return the same prompts with boxes, (B, 4)."""
-        return replace(self, boxes=boxes, has_box=torch.ones_like(self.has_box))
-
-    def with_clicks(self, count: int) -> "_Prompts":
-        """Return the same prompts with the first points alone."""
-        return replace(self, points=self.points[:, :count], labels=self.labels[:, :count])
-
-    def loose_boxes(self, logits: Tensor) -> Tensor:
-        """Which boxes, (B,) bool, are small and hold something much smaller; none beside a mask."""
-        if self.mask is not None:
-            return torch.zeros_like(self.has_box)
-        found = logits[:, 0] > 0
-        given, tight = _sides(self.boxes), _sides(mask_boxes(found))
-        small = given.amin(1) < SMALL_SHARE * max(logits.shape[2:])
-        return small & (tight.prod(1) < LOOSE_SHARE * given.prod(1)) & found.flatten(1).any(1)
-
-    def tightened(self, chosen: Tensor, logits: Tensor) -> "_Prompts":
-        """Return some of the prompts, (B,) bool, each with the tight box of what was found."""
-        return replace(self.rows(chosen), boxes=mask_boxes(logits[chosen, 0] > 0))
-
-    def hinted(self, image: Tensor, logits: Tensor, scores: Tensor) -> tuple[Tensor, "_Prompts"]:
-        """Rows, (n,), of boxes with a poor, sparse answer, and these boxes with what stands out as a mask.
-
-        Not those in which nothing stands out, and none that come with clicks or a mask.
-        """
-        if self.mask is not None or self.points.shape[1] > 0:
-            return torch.zeros(0, dtype=torch.int64, device=scores.device), self
-        sparse = (logits > 0).flatten(1).sum(1) < SPARSE_SHARE * _sides(self.boxes).prod(1)
-        poor = torch.nonzero(self.has_box & sparse & (scores[:, 0] < AT_A_LOSS)).flatten()
-        masks, prominence = what_stands_out(image.expand(len(poor), -1, -1, -1), self.boxes[poor])
-        most, which = prominence.max(1)
-        chosen = most >= STANDS_OUT
-        poor, masks = poor[chosen], masks[chosen, which[chosen]]
-        hint = torch.where(masks, HINT_LOGIT, -HINT_LOGIT)[:, None]
-        return poor, replace(self.rows(poor), mask=hint)
-
-    def without_small_holes(self, logits: Tensor) -> Tensor:
-        """Logits, (B, 1, H, W), of masks that take in what they enclose, where that is small.
-
-        Ribs, and vessels whose walls are calcified or enhanced, have a bright rim: the net takes them for
-        rings. A hole with a background point in it stays.
-        """
-        most = (SMALL_HOLE_SHARE * max(logits.shape[2:])) ** 2
-        filled = torch.zeros_like(logits, dtype=torch.bool)
-        for n, mask in enumerate((logits[:, 0] > 0).cpu().numpy()):
-            holes = fill_holes(mask, most) & ~mask
-            clicked = self._clicked(n, BACKGROUND, holes)
-            if clicked:
-                holes &= ~largest_component(holes, clicked)
-            filled[n, 0] = torch.from_numpy(holes).to(logits.device)
-        return torch.where(filled, logits.abs().clamp_min(SURE_LOGIT), logits)
-
-    def scattered(self) -> list[int]:
-        """Return the rows that have clicks and a scattered mask before."""
-        if self.mask is None:
-            return []
-        masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
-        return [n for n, mask in enumerate(masks) if clicked[n] and count_parts(mask) >= SCATTERED_PARTS]
-
-    def contradicting(self, row: int) -> list[tuple[Pixel, int]]:
-        """Clicks on pixels that a row's mask before has got wrong, and their labels."""
-        assert self.mask is not None
-        before = (self.mask[row, 0] > 0).cpu().numpy()
-        missed = [(pixel, FOREGROUND) for pixel in self._clicked(row, FOREGROUND, ~before)]
-        return missed + [(pixel, BACKGROUND) for pixel in self._clicked(row, BACKGROUND, before)]
-
-    def close_up(self, row: int, pixel: Pixel) -> Tensor:
-        """Return a square window, (1, 4), around a pixel of a row's slice."""
-        half = (CLOSE_UP_SHARE / 2 * _sides(self.boxes[row : row + 1]).amax()).clamp_min(CLOSE_UP_LEAST / 2)
-        at = self.boxes.new_tensor([pixel[::-1]])
-        return torch.cat([at - half, at + half], 1)
-
-    def _clicked(self, row: int, label: int, mask: NDArray[np.bool_]) -> list[Pixel]:
-        """Pixels of a mask that a row has clicks with a label in."""
-        pixels = self.points[row, self.labels[row] == label].round().long().tolist()
-        height, width = mask.shape
-        return [(y, x) for x, y in pixels if 0 <= y < height and 0 <= x < width and mask[y, x]]
-
-    def point_windows(self, image: Tensor, share: float) -> Tensor:
-        """Square windows (B, 4) around the foreground points, wide enough for all points."""
-        used = (self.labels == 1)[..., None]
-        count = used.sum(1).clamp_min(1)
-        center = (self.points * used).sum(1) / count
-        reach = ((self.points - center[:, None]).abs() * (self.labels >= 0)[..., None]).amax((1, 2))
-        half = (1.3 * reach).clamp_min(share * max(image.shape[2:]) / 2)[:, None]
-        return torch.cat([center - half, center + half], 1)
-
-    def found_boxes(self, logits: Tensor) -> Tensor:
-        """Boxes (B, 4) of earlier masks and their foreground points; the slice where a mask is empty."""
-        boxes = mask_boxes(logits[:, 0] > 0)
-        chosen = (self.labels == 1)[..., None]
-        if chosen.shape[1] == 0:
-            return boxes
-        low = torch.where(chosen, self.points, torch.inf).amin(1)
-        high = torch.where(chosen, self.points, -torch.inf).amax(1)
-        return torch.cat([torch.minimum(boxes[:, :2], low), torch.maximum(boxes[:, 2:], high)], 1)
 
 
 def load_prompt_unet(path: Path) -> PromptUNet:
