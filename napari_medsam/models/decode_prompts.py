@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_medsam.models.crops import mask_boxes
-from napari_medsam.models.evidence import what_stands_out
+from napari_medsam.models.prominence import first_guess
 from napari_medsam.postprocess import count_parts, fill_holes, largest_component
 from napari_medsam.prompts import BACKGROUND, FOREGROUND
 
@@ -26,10 +26,8 @@ SMALL_HOLE_SHARE = 0.04
 """Side of a square as large as the hole, of the slice's long side: a rib's marrow is, a ventricle is not."""
 AT_A_LOSS = 0.35
 """Estimated IoU of a box's mask, below which another one is looked for."""
-SPARSE_SHARE = 1 / 3
-"""Of a box's area: a mask that fills more of it is of a large object, and no scattered ones were missed."""
-STANDS_OUT = 4 / 3
-"""Prominence of what is shown to the net as a first mask then; 1 is no more than chance."""
+HALF_FULL = 0.5
+"""Share of a box: a mask that fills more of it is of a large object that was not missed."""
 HINT_LOGIT = 4.0
 SCATTERED_PARTS = 5
 """A mask of so many parts is one of lesions; of four it is more often another object than the one meant."""
@@ -128,16 +126,21 @@ class DecodePrompts:
 
         Not those in which nothing stands out, and none that come with clicks or a mask.
         """
-        if self.mask is not None or self.points.shape[1] > 0:
-            return torch.zeros(0, dtype=torch.int64, device=scores.device), self
-        sparse = (logits > 0).flatten(1).sum(1) < SPARSE_SHARE * _sides(self.boxes).prod(1)
-        poor = torch.nonzero(self.has_box & sparse & (scores[:, 0] < AT_A_LOSS)).flatten()
-        masks, prominence = what_stands_out(image.expand(len(poor), -1, -1, -1), self.boxes[poor])
-        most, which = prominence.max(1)
-        chosen = most >= STANDS_OUT
-        poor, masks = poor[chosen], masks[chosen, which[chosen]]
-        hint = torch.where(masks, HINT_LOGIT, -HINT_LOGIT)[:, None]
-        return poor, replace(self.rows(poor), mask=hint)
+        chosen: list[int] = []
+        guesses: list[Tensor] = []
+        filled = (logits > 0).flatten(1).sum(1) / _sides(self.boxes).prod(1)
+        for row in self.boxes_alone():
+            if scores[row, 0] < AT_A_LOSS and filled[row] < HALF_FULL:
+                box = self.boxes[row].tolist()
+                guess = first_guess(image[0, 0].cpu().numpy(), box, float(filled[row]))
+                if guess is not None:
+                    chosen.append(row)
+                    guesses.append(torch.from_numpy(guess).to(image.device))
+        rows = torch.tensor(chosen, dtype=torch.int64, device=image.device)
+        if not chosen:
+            return rows, self
+        hint = torch.where(torch.stack(guesses), HINT_LOGIT, -HINT_LOGIT)[:, None]
+        return rows, replace(self.rows(rows), mask=hint)
 
     def without_small_holes(self, logits: Tensor) -> Tensor:
         """Logits, (B, 1, H, W), of masks that take in what they enclose, where that is small.
@@ -154,6 +157,12 @@ class DecodePrompts:
                 holes &= ~largest_component(holes, clicked)
             filled[n, 0] = torch.from_numpy(holes).to(logits.device)
         return torch.where(filled, logits.abs().clamp_min(SURE_LOGIT), logits)
+
+    def boxes_alone(self) -> list[int]:
+        """Return the rows that have a box and neither clicks nor a mask."""
+        if self.mask is not None or self.points.shape[1] > 0:
+            return []
+        return torch.nonzero(self.has_box).flatten().tolist()
 
     def scattered(self) -> list[int]:
         """Return the rows that have clicks and a scattered mask before."""

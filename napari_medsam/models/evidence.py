@@ -1,4 +1,4 @@
-"""What the intensities of an image say about a mask that was found in it, about clicks, and about a box.
+"""What the intensities of an image say about a mask that was found in it, and about clicks.
 
 An object is told from its surroundings by the histograms of both, to which clicks add, as in Boykov and Jolly
 2001 (Interactive graph cuts, https://doi.org/10.1109/ICCV.2001.937505) and GrabCut (Rother et al. 2004,
@@ -22,9 +22,6 @@ CLICK_REACH = 12
 """Pixels of the crop; of what lies twice as far a click says nothing more."""
 CLICK_SPREAD = 0.3
 """Standard deviation of the intensities that look like a clicked place."""
-AROUND_SHARE = 0.15
-"""Of a box's longer side: so far what lies around it is looked at."""
-AROUND_LEAST = 3.0
 _PARTS = 2**16
 
 
@@ -81,53 +78,6 @@ def click_evidence(image: Tensor, clicks: Tensor) -> Tensor:
     near = (around * ((2 * CLICK_REACH + 1) ** 2 / (pi * POINT_RADIUS**2))).clamp_max(1)
     alike = near * torch.exp(-((image - clicked) ** 2) / (2 * CLICK_SPREAD**2))
     return LIMIT * (alike[:, :1] - alike[:, 1:])
-
-
-def what_stands_out(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels of a box that are brighter, or darker, than most of it, and how much they are the box's own.
-
-    Whoever draws a box around something leaves outside what it is not, as in GrabCut.
-
-    Parameters
-    ----------
-    image : (N, 1, H, W) float32
-    boxes : (N, 4) float32
-        (x0, y0, x1, y1), inclusive pixel centres.
-
-    Returns
-    -------
-    masks : (N, 2, H, W) bool
-        Brighter, and darker, than the mean of the box by more than one standard deviation; False outside.
-    prominence : (N, 2) float32
-        How many times as frequent such pixels are in the box as on its edge and around it (the mean of both).
-    """
-    inside, edge, around = _zones(boxes, image.shape[2], image.shape[3])
-    off = image - _mean_in(image, inside)[..., None, None]
-    spread = _mean_in(off**2, inside).sqrt()[..., None, None]
-    odd = torch.cat([off > spread, -off > spread], 1)
-    within, on_edge, outside = (_mean_in(odd.to(image.dtype), zone) for zone in (inside, edge, around))
-    return odd & (inside > 0), 2 * within / (on_edge + outside).clamp_min(1e-3)
-
-
-def _zones(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """1 within each box, on its outermost pixels, and close around it, (N, 1, height, width) float32 each."""
-    y = torch.arange(height, device=boxes.device)[:, None]
-    x = torch.arange(width, device=boxes.device)
-    x0, y0, x1, y1 = (side[:, None, None] for side in boxes.unbind(1))
-    far = (AROUND_SHARE * torch.maximum(x1 - x0 + 1, y1 - y0 + 1)).clamp_min(AROUND_LEAST)
-
-    def within(grown: Tensor | float) -> Tensor:
-        return (x >= x0 - grown) & (x <= x1 + grown) & (y >= y0 - grown) & (y <= y1 + grown)
-
-    box = within(0.0)
-    zones = (box, box & ~within(-1.0), within(far) & ~box)
-    inside, edge, around = (zone[:, None].to(boxes.dtype) for zone in zones)
-    return inside, edge, around
-
-
-def _mean_in(values: Tensor, zone: Tensor) -> Tensor:
-    """Mean of (N, C, H, W) where a zone, (N, 1, H, W), is 1: (N, C); 0 where it is empty."""
-    return (values * zone).sum((2, 3)) / zone.sum((2, 3)).clamp_min(1)
 
 
 def _spread(discs: Tensor) -> Tensor:

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 
 from napari_medsam.models import evidence
 from napari_medsam.models.crops import POINT_RADIUS
-from napari_medsam.models.evidence import (
-    CLICK_REACH,
-    LIMIT,
-    click_evidence,
-    intensity_evidence,
-    what_stands_out,
-)
+from napari_medsam.models.evidence import CLICK_REACH, LIMIT, click_evidence, intensity_evidence
 
 
 def scene():
@@ -163,44 +157,3 @@ def test_without_clicks_nothing_is_said():
     said = click_evidence(image, clicks)
     assert (said[0] == 0).all()
     assert said[1].max() > 1
-
-
-def test_bright_spots_in_a_box_stand_out_and_what_goes_on_outside_of_it_does_not():
-    image = torch.zeros(2, 1, 40, 50)
-    image[0, 0, 12:15, 12:15] = image[0, 0, 24:27, 30:33] = 1.0  # spots, all of them in the box
-    image[1, 0, :, ::5] = 1.0  # stripes that go on outside of the box
-    boxes = torch.tensor([[10.0, 10.0, 34.0, 29.0]]).repeat(2, 1)
-    masks, prominence = what_stands_out(image, boxes)
-    assert torch.equal(masks[0, 0], image[0, 0] > 0)
-    assert not bool(masks[:, 1].any())
-    assert float(prominence[0, 0]) > 10
-    assert 0.7 < float(prominence[1, 0]) < 1.1
-    assert prominence[:, 1].tolist() == [0, 0]
-
-
-def test_what_is_dark_stands_out_as_what_is_bright_does():
-    image = torch.rand((1, 1, 40, 40), generator=torch.Generator().manual_seed(0))
-    boxes = torch.tensor([[8.0, 9.0, 30.0, 28.0]])
-    masks, prominence = what_stands_out(image, boxes)
-    turned, same = what_stands_out(1 - image, boxes)
-    assert torch.equal(masks, turned.flip(1))
-    torch.testing.assert_close(prominence, same.flip(1))
-
-
-@given(
-    corner=st.tuples(st.integers(0, 30), st.integers(0, 20)),
-    sides=st.tuples(st.integers(1, 32), st.integers(1, 24)),
-)
-@settings(max_examples=30, deadline=None)
-def test_nothing_outside_of_a_box_stands_out_in_it(corner, sides):
-    image = torch.rand((1, 1, 24, 32), generator=torch.Generator().manual_seed(1))
-    x0, y0 = corner
-    x1, y1 = min(x0 + sides[0] - 1, 31), min(y0 + sides[1] - 1, 23)
-    masks, prominence = what_stands_out(image, torch.tensor([[float(v) for v in (x0, y0, x1, y1)]]))
-    outside = torch.ones(24, 32, dtype=torch.bool)
-    outside[y0 : y1 + 1, x0 : x1 + 1] = False
-    assert not bool((masks[0] & outside).any())
-    assert bool(prominence.isfinite().all())
-    pixels = image[0, 0, y0 : y1 + 1, x0 : x1 + 1]
-    share = (pixels > pixels.mean() + pixels.std(correction=0)).float().mean()
-    assert abs(float(masks[0, 0].sum()) / pixels.numel() - float(share)) < 0.01
