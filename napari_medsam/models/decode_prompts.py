@@ -100,6 +100,10 @@ class DecodePrompts:
         """Return the same prompts with an earlier mask of this slice."""
         return replace(self, mask=logits)
 
+    def box_alone(self) -> "DecodePrompts":
+        """Return the same prompts without clicks and without a mask."""
+        return replace(self.with_clicks(0), mask=None, listens=True)
+
     def with_boxes(self, boxes: Tensor) -> "DecodePrompts":
         """Return the same prompts with boxes, (B, 4)."""
         return replace(self, boxes=boxes, has_box=torch.ones_like(self.has_box))
@@ -170,6 +174,14 @@ class DecodePrompts:
             return []
         masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
         return [n for n, mask in enumerate(masks) if clicked[n] and count_parts(mask) >= SCATTERED_PARTS]
+
+    def hollowed(self) -> list[tuple[int, Pixel]]:
+        """Return the rows with a background click in their mask before, and the last such click."""
+        if self.mask is None:
+            return []
+        masks = (self.mask[:, 0] > 0).cpu().numpy()
+        clicked = [(n, self._clicked(n, BACKGROUND, mask)) for n, mask in enumerate(masks)]
+        return [(n, pixels[-1]) for n, pixels in clicked if pixels]
 
     def contradicting(self, row: int) -> list[tuple[Pixel, int]]:
         """Clicks on pixels that a row's mask before has got wrong, and their labels."""

@@ -28,6 +28,15 @@ from napari_medsam.models.crops import (
 )
 from napari_medsam.models.decode_prompts import DecodePrompts, Pixel
 from napari_medsam.models.prompt_net import PromptNet
+from napari_medsam.models.walls import (
+    SURE,
+    disc_box,
+    filled,
+    is_deep,
+    is_wall,
+    painted_out,
+    wall_between,
+)
 from napari_medsam.postprocess import largest_component
 from napari_medsam.prompts import FOREGROUND
 
@@ -80,13 +89,15 @@ class PromptUNet(nn.Module):
 
     A box is looked at in two crops whose probabilities are averaged, a small and loose one again with the
     tight box of what was found, and one that is answered poorly again with what stands out in it as a first
-    mask; clicks beside a box correct what it alone was answered with, one after the other, as in training.
-    Of a scattered mask they change the parts that they touch alone, which are looked at from close by. Points
-    without a box are looked at in three crops of growing size, each followed by a second look around what was
-    found, with its mask or, after several points, with its box; these are the three candidates. The one
-    answer to such points is the best of them, after several points looked at once more, with its mask and
-    its box; its score is lower the less the others agree with it. Small holes of the one answer to a box are
-    filled, but for those with a background point; candidates are shown as they are.
+    mask. Where a bright disc lies in a darker wall, as blood in the heart's muscle, the box means the wall.
+    Clicks beside a box correct what it alone was answered with, one after the other, as in training; of a
+    scattered mask they change the parts that they touch alone, which are looked at from close by, and a
+    background click in the middle of such a disc leaves its wall. Points without a box are looked at in three
+    crops of growing size, each followed by a second look around what was found, with its mask or, after
+    several points, with its box; these are the three candidates. The one answer to such points is the best of
+    them, after several points looked at once more, with its mask and its box; its score is lower the less the
+    others agree with it. Small holes of the one answer to a box are filled, but for those with a background
+    point; candidates are shown as they are.
 
     Parameters
     ----------
@@ -121,16 +132,14 @@ class PromptUNet(nn.Module):
             return self._without_box(embedding, prompts, multimask_output)
         if mask_input is None:
             for k in _steps(prompts.points.shape[1]):
-                found, _ = self._with_box(embedding, prompts.with_clicks(k), False)
+                found, _ = self._with_box(embedding, prompts.with_clicks(k))
                 prompts = prompts.with_mask(found)
-        return self._with_box(embedding, prompts, multimask_output)
-
-    def _with_box(
-        self, embedding: SliceEmbedding, prompts: DecodePrompts, multimask_output: bool
-    ) -> tuple[Tensor, Tensor]:
         if multimask_output:
             windows = [box_window(prompts.boxes, context) for context in BOX_CANDIDATE_CONTEXTS]
             return self._looks(self._look, embedding, prompts, windows)
+        return self._with_box(embedding, prompts)
+
+    def _with_box(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:
         logits, scores = self._around_box(embedding, prompts)
         loose = prompts.loose_boxes(logits)
         if loose.any():
@@ -143,7 +152,38 @@ class PromptUNet(nn.Module):
             scores[at_a_loss] = (scores[at_a_loss] + again) / 2
         for row in prompts.scattered():
             logits[row] = self._part_by_part(embedding, prompts, row, logits[row])
+        walls: list[tuple[int, Pixel | None]] = [(row, None) for row in prompts.boxes_alone()]
+        for row, pixel in walls + prompts.hollowed():
+            before = logits if pixel is None else prompts.mask
+            assert before is not None
+            one = prompts.rows(torch.tensor([row])).box_alone()
+            wall = self._wall(embedding, one, before[row : row + 1], pixel)
+            if wall is not None:
+                logits[row], scores[row] = wall[0][0], wall[1][0]
         return (prompts.without_small_holes(logits) if prompts.listens else logits), scores
+
+    def _wall(
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, found: Tensor, background: Pixel | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Logits and score of the wall around a bright disc in what was `found`, where one box means that.
+
+        The disc is asked for by its own box. With it painted as dark as the wall the net sees one object, and
+        its outline better. Whoever clicks into the middle of the disc as background says that the wall is
+        meant; else it must be seen for sure.
+        """
+        box = disc_box(embedding.image, found, prompts.boxes)
+        if box is None:
+            return None
+        disc, sure_of_disc = self._around_box(embedding, prompts.with_boxes(box))
+        disc = filled(disc)
+        if sure_of_disc < SURE if background is None else not is_deep(disc, background):
+            return None
+        painted = SliceEmbedding(painted_out(embedding.image, found, disc, prompts.boxes))
+        whole, sure = self._around_box(painted, prompts)
+        whole = filled(whole)
+        if background is None and (sure < SURE or not is_wall(found, disc, whole)):
+            return None
+        return wall_between(whole, disc, sure, sure_of_disc)
 
     def _part_by_part(
         self, embedding: SliceEmbedding, prompts: DecodePrompts, row: int, wide: Tensor

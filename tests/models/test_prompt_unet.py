@@ -203,9 +203,9 @@ def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
     looks = []
 
     class Counting(PromptUNet):
-        def _with_box(self, embedding, prompts, multimask_output):
+        def _with_box(self, embedding, prompts):
             looks.append(prompts.points.shape[1])
-            return super()._with_box(embedding, prompts, multimask_output)
+            return super()._with_box(embedding, prompts)
 
     model = Counting(PromptNet())
     box, points = torch.tensor([[2.0, 2.0, 20.0, 20.0]]), torch.full((1, 9, 2), 8.0)
