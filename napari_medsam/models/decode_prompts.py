@@ -162,6 +162,18 @@ class DecodePrompts:
             filled[n, 0] = torch.from_numpy(holes).to(logits.device)
         return torch.where(filled, logits.abs().clamp_min(SURE_LOGIT), logits)
 
+    def clicked_parts(self, logits: Tensor) -> Tensor:
+        """Logits, (B, 1, H, W), of masks of which only the parts with a foreground point in them are left.
+
+        Without a box nothing else says that other parts are meant. A mask without such a part stays as it is.
+        """
+        dropped = torch.zeros_like(logits, dtype=torch.bool)
+        for n, mask in enumerate((logits[:, 0] > 0).cpu().numpy()):
+            clicked = self._clicked(n, FOREGROUND, mask)
+            if clicked:
+                dropped[n, 0] = torch.from_numpy(mask & ~largest_component(mask, clicked)).to(logits.device)
+        return torch.where(dropped, -logits.abs().clamp_min(SURE_LOGIT), logits)
+
     def boxes_alone(self) -> list[int]:
         """Return the rows that have a box and neither clicks nor a mask."""
         if self.mask is not None or self.points.shape[1] > 0:

@@ -94,10 +94,10 @@ class PromptUNet(nn.Module):
     scattered mask they change the parts that they touch alone, which are looked at from close by, and a
     background click in the middle of such a disc leaves its wall. Points without a box are looked at in three
     crops of growing size, each followed by a second look around what was found, with its mask or, after
-    several points, with its box; these are the three candidates. The one answer to such points is the best of
-    them, after several points looked at once more, with its mask and its box; its score is lower the less the
-    others agree with it. Small holes of the one answer to a box are filled, but for those with a background
-    point; candidates are shown as they are.
+    several points, with its box; these are the three candidates. The one answer to such points is the parts
+    they lie in of the best of them, after several points looked at once more, with its mask and its box; its
+    score is lower the less the others agree with it. Small holes of the one answer are filled, but for those
+    with a background point; candidates are shown as they are.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ class PromptUNet(nn.Module):
         chosen, score = logits[each, best][:, None], believed[each, best][:, None]
         if prompts.points.shape[1] > 1:
             chosen = self._touched_up(embedding, prompts.with_mask(chosen))
-        return chosen, score
+        return prompts.without_small_holes(prompts.clicked_parts(chosen)), score
 
     def _touched_up(self, embedding: SliceEmbedding, found: DecodePrompts) -> Tensor:
         """Look at what several points found once more, with its mask and its box: logits (B, 1, H, W).

@@ -316,6 +316,36 @@ def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
     assert none.shape == (0, 1, 200, 200)
 
 
+@pytest.mark.parametrize(
+    ("clicks", "parts"),
+    [
+        pytest.param([(30, 30)], [0], id="one part"),
+        pytest.param([(30, 30), (30, 90)], [0, 1], id="two parts"),
+        pytest.param([(110, 110)], [0, 1, 2], id="beside all of them"),
+    ],
+)
+def test_points_mean_the_parts_that_they_lie_in_and_small_holes_belong_to_these(clicks, parts):
+    """One click into the left kidney is not one into the right one, which looks the same."""
+    y, x = np.mgrid[:128, :128]
+    discs = [np.hypot(y - cy, x - cx) <= 12 for cy, cx in ((30, 30), (30, 90), (90, 60))]
+    found = np.any(discs, 0) & (np.hypot(y - 34, x - 34) > 2)
+
+    class Seeing(PromptUNet):
+        def _look(self, embedding, prompts, windows):
+            b = len(windows)
+            return torch.from_numpy(np.where(found, 4.0, -4.0)).repeat(b, 1, 1, 1), torch.full((b, 1), 0.5)
+
+    points = torch.tensor([[(float(px), float(py)) for py, px in clicks]])
+    with torch.inference_mode():
+        model = Seeing(PromptNet())
+        embedding = model.encode_image(torch.rand(1, 1, 128, 128))
+        ones = torch.ones(points.shape[:2], dtype=torch.int64)
+        one, _ = model.decode(embedding, points, ones, None, None, False)
+        three, _ = model.decode(embedding, points, ones, None, None, True)
+    np.testing.assert_array_equal(one[0, 0].numpy() > 0, np.any([discs[n] for n in parts], 0))
+    np.testing.assert_array_equal(three[0, 2].numpy() > 0, found)
+
+
 @pytest.mark.parametrize(("points", "again"), [(1, [(False, True)]), (3, [(True, False), (True, True)])])
 def test_what_several_points_found_is_looked_at_again_by_its_box_and_what_one_found_by_its_mask(
     points, again
