@@ -40,6 +40,12 @@ PARTS: dict[str, tuple[str, object]] = {
         lambda prompts, logits: torch.zeros_like(prompts.has_box),
     ),
     "what stands out in a box": ("decode_prompts.AT_A_LOSS", 0.0),
+    "tissues that come close to every side of a box": ("prominence.TISSUE_STANDS_OUT", np.inf),
+    "walls around bright discs": ("prompt_unet.disc_box", lambda image, logits, box: None),
+    "other parts than the clicked ones dropped": (
+        "decode_prompts.DecodePrompts.clicked_parts",
+        lambda prompts, logits: logits,
+    ),
     "filled holes": ("decode_prompts.DecodePrompts.without_small_holes", lambda prompts, logits: logits),
     "the wider crop of a box": ("prompt_unet.BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
     "clicks one by one": ("prompt_unet._steps", lambda clicks: ()),
