@@ -31,6 +31,8 @@ HALF_FULL = 0.5
 HINT_LOGIT = 4.0
 SCATTERED_PARTS = 5
 """A mask of so many parts is one of lesions; of four it is more often another object than the one meant."""
+RING_HOLE = 0.25
+"""Share of a mask and its holes that are holes, from which on it is a ring, which the net finds badly."""
 CLOSE_UP_SHARE = 0.3
 """Side of the window around a click on a scattered mask, of the longer side of its box."""
 CLOSE_UP_LEAST = 8.0
@@ -187,6 +189,17 @@ class DecodePrompts:
         masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
         return [n for n, mask in enumerate(masks) if clicked[n] and count_parts(mask) >= SCATTERED_PARTS]
 
+    def rings_that_are_right(self) -> list[int]:
+        """Return the rows that have clicks and a ring before, and no click that it has got wrong.
+
+        From such clicks the net learns little, and shown a ring it does not find all of it again.
+        """
+        if self.mask is None:
+            return []
+        masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
+        rings = [n for n, mask in enumerate(masks) if clicked[n] and _is_ring(mask)]
+        return [n for n in rings if not self.contradicting(n)]
+
     def hollowed(self) -> list[tuple[int, Pixel]]:
         """Return the rows with a background click in their mask before, and the last such click."""
         if self.mask is None:
@@ -232,6 +245,11 @@ class DecodePrompts:
         low = torch.where(chosen, self.points, torch.inf).amin(1)
         high = torch.where(chosen, self.points, -torch.inf).amax(1)
         return torch.cat([torch.minimum(boxes[:, :2], low), torch.maximum(boxes[:, 2:], high)], 1)
+
+
+def _is_ring(mask: NDArray[np.bool_]) -> bool:
+    whole = fill_holes(mask)
+    return bool((whole & ~mask).sum() > RING_HOLE * whole.sum())
 
 
 def _sides(boxes: Tensor) -> Tensor:

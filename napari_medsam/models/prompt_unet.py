@@ -152,6 +152,9 @@ class PromptUNet(nn.Module):
             scores[at_a_loss] = (scores[at_a_loss] + again) / 2
         for row in prompts.scattered():
             logits[row] = self._part_by_part(embedding, prompts, row, logits[row])
+        for row in prompts.rings_that_are_right():
+            assert prompts.mask is not None
+            logits[row] = prompts.mask[row]
         walls: list[tuple[int, Pixel | None]] = [(row, None) for row in prompts.boxes_alone()]
         for row, pixel in walls + prompts.hollowed():
             before = logits if pixel is None else prompts.mask

@@ -216,6 +216,25 @@ def test_a_background_click_into_the_blood_asks_for_the_wall_however_unsure_the_
     np.testing.assert_array_equal(found[0, 0].numpy() > 0, expected)
 
 
+@pytest.mark.parametrize(
+    ("at", "label", "expected"),
+    [
+        pytest.param((48, 73), 1, ALL & ~BLOOD, id="object in the wall"),
+        pytest.param((48, 48), 0, ALL & ~BLOOD, id="background in the blood"),
+        pytest.param((48, 48), 1, ALL, id="object in the blood"),
+        pytest.param((48, 73), 0, ALL, id="background in the wall"),
+    ],
+)
+def test_clicks_change_a_wall_where_it_is_wrong_and_nowhere_else(at, label, expected):
+    """Whoever wants chamber and wall clicks into the blood."""
+    model = Seeing((ALL, 0.7), (BLOOD, 0.9), (ALL, 0.9), (ALL, 0.8), (BLOOD, 0.9))
+    image = torch.from_numpy(heart(20, 30))[None, None]
+    click = torch.tensor([[[float(at[1]), float(at[0])]]])
+    with torch.inference_mode():
+        found, _ = model.decode(model.encode_image(image), click, torch.tensor([[label]]), BOX, None, False)
+    np.testing.assert_array_equal(found[0, 0].numpy() > 0, expected)
+
+
 @pytest.mark.parametrize("noise", [0.02, 0.06])
 def test_the_default_model_tells_the_wall_of_a_painted_heart_from_its_chamber(noise):
     """One box each, of the wall and of the chamber, as loose as a hand draws them."""
