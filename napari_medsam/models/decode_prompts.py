@@ -120,8 +120,7 @@ class DecodePrompts:
             return torch.zeros_like(self.has_box)
         found = logits[:, 0] > 0
         given, tight = _sides(self.boxes), _sides(mask_boxes(found))
-        small = given.amin(1) < SMALL_SHARE * max(logits.shape[2:])
-        return small & (tight.prod(1) < LOOSE_SHARE * given.prod(1)) & found.flatten(1).any(1)
+        return self._small(logits) & (tight.prod(1) < LOOSE_SHARE * given.prod(1)) & found.flatten(1).any(1)
 
     def tightened(self, chosen: Tensor, logits: Tensor) -> "DecodePrompts":
         """Return some of the prompts, (B,) bool, each with the tight box of what was found."""
@@ -134,14 +133,14 @@ class DecodePrompts:
         """
         chosen: list[int] = []
         guesses: list[Tensor] = []
-        filled = (logits > 0).flatten(1).sum(1) / _sides(self.boxes).prod(1)
-        for row in self.boxes_alone():
-            if scores[row, 0] < AT_A_LOSS and filled[row] < HALF_FULL:
-                box = self.boxes[row].tolist()
-                guess = first_guess(image[0, 0].cpu().numpy(), box, float(filled[row]))
-                if guess is not None:
-                    chosen.append(row)
-                    guesses.append(torch.from_numpy(guess).to(image.device))
+        filled = ((logits > 0).flatten(1).sum(1) / _sides(self.boxes).prod(1)).tolist()
+        poor = [n for n in self.boxes_alone() if scores[n, 0] < AT_A_LOSS and filled[n] < HALF_FULL]
+        pixels = image[0, 0].cpu().numpy()
+        for row in poor:
+            guess = first_guess(pixels, self.boxes[row].tolist(), filled[row])
+            if guess is not None:
+                chosen.append(row)
+                guesses.append(torch.from_numpy(guess).to(image.device))
         rows = torch.tensor(chosen, dtype=torch.int64, device=image.device)
         if not chosen:
             return rows, self
@@ -189,11 +188,13 @@ class DecodePrompts:
         masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
         return [n for n, mask in enumerate(masks) if clicked[n] and count_parts(mask) >= SCATTERED_PARTS]
 
-    def rings_that_are_right(self) -> list[int]:
-        """Return the rows that have clicks and a ring before, and no click that it has got wrong.
+    def large_boxes_alone(self, logits: Tensor) -> list[int]:
+        """Return those of `boxes_alone` that are not small: vessels have bright discs and walls, too."""
+        small = self._small(logits).tolist()
+        return [row for row in self.boxes_alone() if not small[row]]
 
-        From such clicks the net learns little, and shown a ring it does not find all of it again.
-        """
+    def rings_that_are_right(self) -> list[int]:
+        """Return the rows that have clicks and a ring before, and no click that it has got wrong."""
         if self.mask is None:
             return []
         masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
@@ -220,6 +221,10 @@ class DecodePrompts:
         half = (CLOSE_UP_SHARE / 2 * _sides(self.boxes[row : row + 1]).amax()).clamp_min(CLOSE_UP_LEAST / 2)
         at = self.boxes.new_tensor([pixel[::-1]])
         return torch.cat([at - half, at + half], 1)
+
+    def _small(self, logits: Tensor) -> Tensor:
+        """Which boxes, (B,) bool, are small for slices as large as those of (B, 1, H, W)."""
+        return _sides(self.boxes).amin(1) < SMALL_SHARE * max(logits.shape[2:])
 
     def _clicked(self, row: int, label: int, mask: NDArray[np.bool_]) -> list[Pixel]:
         """Pixels of a mask that a row has clicks with a label in."""
@@ -248,6 +253,7 @@ class DecodePrompts:
 
 
 def _is_ring(mask: NDArray[np.bool_]) -> bool:
+    """Whether much of what a mask takes up are its holes."""
     whole = fill_holes(mask)
     return bool((whole & ~mask).sum() > RING_HOLE * whole.sum())
 

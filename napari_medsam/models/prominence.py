@@ -150,8 +150,9 @@ def _short(mask: Mask, box: Sequence[float], region: tuple[slice, slice]) -> flo
     ys, xs = np.nonzero(solid if solid.any() else mask)
     if not len(ys):
         return 1.0
-    x0, y0, x1, y1 = box
-    top, left = region[0].start, region[1].start
-    across = max(xs.min() + left - x0, x1 - xs.max() - left) / (x1 - x0 + 1)
-    down = max(ys.min() + top - y0, y1 - ys.max() - top) / (y1 - y0 + 1)
-    return float(max(across, down))
+    gaps = []
+    for at, side, low, high in ((xs, region[1], box[0], box[2]), (ys, region[0], box[1], box[3])):
+        # From the first and to the last pixel whose centre the box takes in.
+        first, last = np.ceil(low) - side.start, np.floor(high) - side.start
+        gaps.append(max(at.min() - first, last - at.max()) / (last - first + 1))
+    return float(max(gaps))

@@ -130,14 +130,28 @@ class PromptUNet(nn.Module):
         prompts = DecodePrompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
         if boxes is None:
             return self._without_box(embedding, prompts, multimask_output)
+        before = None
         if mask_input is None:
             for k in _steps(prompts.points.shape[1]):
-                found, _ = self._with_box(embedding, prompts.with_clicks(k))
-                prompts = prompts.with_mask(found)
+                before = self._corrected(embedding, prompts.with_clicks(k), before)
+                prompts = prompts.with_mask(before[0])
         if multimask_output:
             windows = [box_window(prompts.boxes, context) for context in BOX_CANDIDATE_CONTEXTS]
             return self._looks(self._look, embedding, prompts, windows)
-        return self._with_box(embedding, prompts)
+        return self._corrected(embedding, prompts, before)
+
+    def _corrected(
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, before: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and scores of boxes, given those that the prompts' mask was made with, if it was made here.
+
+        A ring that the clicks agree with stays: the net, shown a ring, does not find all of it again.
+        """
+        logits, scores = self._with_box(embedding, prompts)
+        if before is not None:
+            for row in prompts.rings_that_are_right():
+                logits[row], scores[row] = before[0][row], before[1][row]
+        return logits, scores
 
     def _with_box(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:
         logits, scores = self._around_box(embedding, prompts)
@@ -152,10 +166,8 @@ class PromptUNet(nn.Module):
             scores[at_a_loss] = (scores[at_a_loss] + again) / 2
         for row in prompts.scattered():
             logits[row] = self._part_by_part(embedding, prompts, row, logits[row])
-        for row in prompts.rings_that_are_right():
-            assert prompts.mask is not None
-            logits[row] = prompts.mask[row]
-        walls: list[tuple[int, Pixel | None]] = [(row, None) for row in prompts.boxes_alone()]
+        # Last, for what the net made of the box or the click says whether there is a disc.
+        walls: list[tuple[int, Pixel | None]] = [(row, None) for row in prompts.large_boxes_alone(logits)]
         for row, pixel in walls + prompts.hollowed():
             before = logits if pixel is None else prompts.mask
             assert before is not None
@@ -233,7 +245,7 @@ class PromptUNet(nn.Module):
         chosen, score = logits[each, best][:, None], believed[each, best][:, None]
         if prompts.points.shape[1] > 1:
             chosen = self._touched_up(embedding, prompts.with_mask(chosen))
-        return prompts.without_small_holes(prompts.clicked_parts(chosen)), score
+        return prompts.clicked_parts(prompts.without_small_holes(chosen)), score
 
     def _touched_up(self, embedding: SliceEmbedding, found: DecodePrompts) -> Tensor:
         """Look at what several points found once more, with its mask and its box: logits (B, 1, H, W).

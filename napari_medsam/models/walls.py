@@ -3,6 +3,8 @@
 A wall and all that it encloses have the same box, and nearly always the box of something bright within
 something darker means both: a kidney, a vessel with its wall, a tumour. A disc that is as bright and as round
 as blood, in a wall all around it, is the exception that is drawn every day (short-axis slices of the heart).
+
+The numbers were drawn on one heart that is not measured, see ``docs/reference/default-model.md``.
 """
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_medsam.models.crops import box_window, crop, mask_boxes
+from napari_medsam.models.decode_prompts import SURE_LOGIT
 from napari_medsam.postprocess import fill_holes, largest_component
 
 CONTEXT = 1.3
@@ -21,7 +24,7 @@ ONE_PART = 0.9
 DISC_SHARES = (0.3, 0.7)
 """Of the disc and its wall."""
 ROUND = 0.85
-"""Share of its convex hull that is bright; the rest are papillary muscles, and belongs to the disc."""
+"""Share of its convex hull that is bright. The rest, in a heart papillary muscles, belongs to the disc."""
 APART = 2.5
 """Standard deviations between the disc and the wall."""
 STRAY = 0.05
@@ -29,15 +32,17 @@ STRAY = 0.05
 COVERED = 0.8
 """Share of the wall that was found, at least."""
 MARGIN = 0.05
-"""Of the longer side of a box: as far as an outline is blurred."""
+"""Of the longer side of the disc's box, or of the one that was drawn: as far as an outline is blurred."""
 MOST_IN_ALL = 1.86
-"""Areas of the disc and of all within the wall's outline, together, of what was found, at most: where that is
-the disc and its blurred edge, the one is nearly all of it, and the other more."""
+"""Areas of the disc and of all within the wall's outline, as shares of what was found, together at most.
+
+Where that is the disc with its wall, the first is well below 1 and the second about 1; where it is the disc
+with its blurred edge, the first is about 1 and the second above.
+"""
 SURE = 0.85
 """Estimated IoU, at least, of the disc and of all with the disc painted out."""
 DEEP = 0.5
 """Distance from the outline of a disc, of the largest, from which on a place is in the middle of it."""
-SURE_LOGIT = 1.0
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -148,7 +153,12 @@ def is_deep(disc: Tensor, pixel: tuple[int, int]) -> bool:
     """Whether a pixel (y, x) lies in the middle of a disc, (1, 1, H, W) logits."""
     from scipy.ndimage import distance_transform_edt
 
-    depth = distance_transform_edt((disc[0, 0] > 0).cpu().numpy())
+    mask = (disc[0, 0] > 0).cpu().numpy()
+    if not mask[pixel]:
+        return False
+    depth = np.zeros(mask.shape)
+    near = _around(mask, 1)
+    depth[near] = distance_transform_edt(mask[near])
     return bool(depth[pixel] > DEEP * depth.max())
 
 
@@ -171,7 +181,7 @@ def wall_between(whole: Tensor, disc: Tensor, sure: Tensor, sure_of_disc: Tensor
     """
     share = ((disc > 0).sum() / (whole > 0).sum().clamp_min(1)).clamp_max(1)
     wrong, wall = (1 - sure) + share * (1 - sure_of_disc), 1 - share
-    # Half of what is wrong is missing, half is too much.
+    # As if half of what is wrong were missing and half too much.
     iou = (wall - wrong / 2) / (wall + wrong / 2).clamp_min(1e-6)
     return torch.minimum(whole, -disc), iou.clamp_min(0)
 
@@ -187,8 +197,14 @@ def _grown(mask: Mask, distance_px: float) -> Mask:
 
     grown = mask.copy()
     margin = int(np.ceil(distance_px))
-    ys, xs = np.nonzero(mask)
-    if len(ys):
-        near = tuple(slice(max(at.min() - margin, 0), at.max() + margin + 1) for at in (ys, xs))
+    if mask.any():
+        near = _around(mask, margin)
         grown[near] = distance_transform_edt(~mask[near]) <= distance_px
     return grown
+
+
+def _around(mask: Mask, margin: int) -> tuple[slice, slice]:
+    """Rows and columns of a mask that is not empty, and so many beyond."""
+    ys, xs = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(max(at[0] - margin, 0), at[-1] + margin + 1) for at in (ys, xs))
+    return rows, columns

@@ -80,6 +80,14 @@ def test_nothing_is_guessed_in_an_even_box():
     assert first_guess(np.full((30, 30), 0.5, np.float32), (5.0, 5.0, 20.0, 20.0), filled=0.0) is None
 
 
+def test_the_sides_of_a_box_between_pixels_are_those_of_the_pixels_it_takes_in():
+    image = np.zeros((40, 40), np.float32)
+    image[12:16, 11:16] = 1.0
+    seen = what_stands_out(image, (10.2, 11.5, 20.9, 21.7))
+    np.testing.assert_array_equal(seen.masks[BRIGHTER], image[seen.region] > 0)
+    assert seen.short[BRIGHTER] == 0.6, "rows 12 to 21 and columns 11 to 20 are in the box"
+
+
 @given(
     corner=st.tuples(st.integers(-5, 40), st.integers(-5, 30)),
     sides=st.tuples(st.integers(1, 40), st.integers(1, 30)),

@@ -321,6 +321,7 @@ def test_small_holes_of_what_a_box_holds_are_filled_and_large_ones_are_not():
     [
         pytest.param([(30, 30)], [0], id="one part"),
         pytest.param([(30, 30), (30, 90)], [0, 1], id="two parts"),
+        pytest.param([(34, 34)], [0], id="the hole of one part"),
         pytest.param([(110, 110)], [0, 1, 2], id="beside all of them"),
     ],
 )

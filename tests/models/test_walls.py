@@ -235,6 +235,41 @@ def test_clicks_change_a_wall_where_it_is_wrong_and_nowhere_else(at, label, expe
     np.testing.assert_array_equal(found[0, 0].numpy() > 0, expected)
 
 
+def test_a_click_that_a_ring_of_this_box_has_right_changes_neither_it_nor_its_score():
+    model = Seeing((ALL, 0.7), (BLOOD, 0.9), (ALL, 0.9), (ALL, 0.8))
+    image = torch.from_numpy(heart(20, 30))[None, None]
+    with torch.inference_mode():
+        embedding = model.encode_image(image)
+        alone, score = model.decode(embedding, None, None, BOX, None, False)
+        model.seen.clear()
+        click = torch.tensor([[[73.0, 48.0]]])
+        found, same = model.decode(embedding, click, torch.tensor([[1]]), BOX, None, False)
+    assert torch.equal(found, alone)
+    assert torch.equal(same, score)
+
+
+def test_a_ring_from_elsewhere_is_looked_at_again_with_its_click():
+    """From the slice before it lies some pixels off."""
+    shown, seen = disc(30, at=(52, 52)) & ~disc(20, at=(52, 52)), ALL & ~BLOOD
+    model = Seeing((seen, 0.8))
+    with torch.inference_mode():
+        embedding = model.encode_image(torch.from_numpy(heart(20, 30))[None, None])
+        click, label = torch.tensor([[[74.0, 50.0]]]), torch.tensor([[1]])
+        found, _ = model.decode(embedding, click, label, BOX, logits(shown), False)
+    np.testing.assert_array_equal(found[0, 0].numpy() > 0, seen)
+
+
+def test_a_small_box_is_not_asked_for_a_disc():
+    """A vessel has a wall, too, and nobody draws that."""
+    vessel, box = disc(12, 256, (128, 128)), torch.tensor([[116.0, 116.0, 140.0, 140.0]])
+    model, image = Seeing((vessel, 0.7)), heart(9, 12, size=256, at=(128, 128))
+    with torch.inference_mode():
+        found, _ = model.decode(
+            model.encode_image(torch.from_numpy(image)[None, None]), None, None, box, None, False
+        )
+    np.testing.assert_array_equal(found[0, 0].numpy() > 0, vessel)
+
+
 @pytest.mark.parametrize("noise", [0.02, 0.06])
 def test_the_default_model_tells_the_wall_of_a_painted_heart_from_its_chamber(noise):
     """One box each, of the wall and of the chamber, as loose as a hand draws them."""
