@@ -58,6 +58,8 @@ def test_what_is_exported_loads_as_a_model_and_says_what_made_it(whole, tmp_path
 def test_a_step_learns_the_same_from_prompts_in_parts_as_from_all_at_once(tmp_path, monkeypatch):
     config = RunConfig(steps=4, batch=5, slices=4, reuse=2, size=48)
     prompts = default_model.PromptDraws(config, None, CPU)[0][0]
+    # In bfloat16, which pays on some machines, both differ by its rounding.
+    monkeypatch.setattr(default_model, "bfloat16_pays", lambda device: False)
     losses, gradients = [], []
     for at_once in (2, 5):
         monkeypatch.setattr(default_model, "CROPS_AT_ONCE", at_once)
