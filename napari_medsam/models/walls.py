@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_medsam.geometry import occupied_region
 from napari_medsam.models.crops import box_window, crop, mask_boxes
 from napari_medsam.models.decode_prompts import SURE_LOGIT
 from napari_medsam.postprocess import fill_holes, largest_component
@@ -205,6 +206,7 @@ def _grown(mask: Mask, distance_px: float) -> Mask:
 
 def _around(mask: Mask, margin: int) -> tuple[slice, slice]:
     """Rows and columns of a mask that is not empty, and so many beyond."""
-    ys, xs = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    rows, columns = (slice(max(at[0] - margin, 0), at[-1] + margin + 1) for at in (ys, xs))
+    region = occupied_region(mask)
+    assert region is not None
+    rows, columns = (slice(max(side.start - margin, 0), side.stop + margin) for side in region)
     return rows, columns
