@@ -41,7 +41,7 @@ PARTS: dict[str, tuple[str, object]] = {
     ),
     "what stands out in a box": ("decode_prompts.AT_A_LOSS", 0.0),
     "tissues that come close to every side of a box": ("prominence.TISSUE_STANDS_OUT", np.inf),
-    "walls around bright discs": ("prompt_unet.disc_box", lambda image, logits, box: None),
+    "walls around bright discs": ("walls.disc_box", lambda image, logits, box: None),
     "other parts than the clicked ones dropped": (
         "decode_prompts.DecodePrompts.clicked_parts",
         lambda prompts, logits: logits,

@@ -135,7 +135,8 @@ class DecodePrompts:
         guesses: list[Tensor] = []
         filled = ((logits > 0).flatten(1).sum(1) / _sides(self.boxes).prod(1)).tolist()
         poor = [n for n in self.boxes_alone() if scores[n, 0] < AT_A_LOSS and filled[n] < HALF_FULL]
-        pixels = image[0, 0].cpu().numpy()
+        # From a GPU the whole slice would be fetched for every box.
+        pixels = image[0, 0].cpu().numpy() if poor else np.zeros((0, 0), np.float32)
         for row in poor:
             guess = first_guess(pixels, self.boxes[row].tolist(), filled[row])
             if guess is not None:
@@ -181,32 +182,22 @@ class DecodePrompts:
             return []
         return torch.nonzero(self.has_box).flatten().tolist()
 
-    def scattered(self) -> list[int]:
-        """Return the rows that have clicks and a scattered mask before."""
-        if self.mask is None:
-            return []
-        masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
-        return [n for n, mask in enumerate(masks) if clicked[n] and count_parts(mask) >= SCATTERED_PARTS]
-
     def large_boxes_alone(self, logits: Tensor) -> list[int]:
         """Return those of `boxes_alone` that are not small: vessels have bright discs and walls, too."""
         small = self._small(logits).tolist()
         return [row for row in self.boxes_alone() if not small[row]]
 
+    def scattered(self) -> list[int]:
+        """Return the rows that have clicks and a scattered mask before."""
+        return [n for n, mask in self._clicked_masks() if count_parts(mask) >= SCATTERED_PARTS]
+
     def rings_that_are_right(self) -> list[int]:
         """Return the rows that have clicks and a ring before, and no click that it has got wrong."""
-        if self.mask is None:
-            return []
-        masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
-        rings = [n for n, mask in enumerate(masks) if clicked[n] and _is_ring(mask)]
-        return [n for n in rings if not self.contradicting(n)]
+        return [n for n, mask in self._clicked_masks() if _is_ring(mask) and not self.contradicting(n)]
 
     def hollowed(self) -> list[tuple[int, Pixel]]:
         """Return the rows with a background click in their mask before, and the last such click."""
-        if self.mask is None:
-            return []
-        masks = (self.mask[:, 0] > 0).cpu().numpy()
-        clicked = [(n, self._clicked(n, BACKGROUND, mask)) for n, mask in enumerate(masks)]
+        clicked = [(n, self._clicked(n, BACKGROUND, mask)) for n, mask in self._clicked_masks()]
         return [(n, pixels[-1]) for n, pixels in clicked if pixels]
 
     def contradicting(self, row: int) -> list[tuple[Pixel, int]]:
@@ -225,6 +216,13 @@ class DecodePrompts:
     def _small(self, logits: Tensor) -> Tensor:
         """Which boxes, (B,) bool, are small for slices as large as those of (B, 1, H, W)."""
         return _sides(self.boxes).amin(1) < SMALL_SHARE * max(logits.shape[2:])
+
+    def _clicked_masks(self) -> list[tuple[int, NDArray[np.bool_]]]:
+        """Rows that have clicks and a mask before, and these masks."""
+        if self.mask is None:
+            return []
+        masks, clicked = (self.mask[:, 0] > 0).cpu().numpy(), (self.labels >= 0).any(1).tolist()
+        return [(n, mask) for n, mask in enumerate(masks) if clicked[n]]
 
     def _clicked(self, row: int, label: int, mask: NDArray[np.bool_]) -> list[Pixel]:
         """Pixels of a mask that a row has clicks with a label in."""

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from napari_medsam.models import walls
 from napari_medsam.models.crops import (
     CROP_SIZE,
     OUTSIDE_LOGIT,
@@ -28,15 +29,6 @@ from napari_medsam.models.crops import (
 )
 from napari_medsam.models.decode_prompts import DecodePrompts, Pixel
 from napari_medsam.models.prompt_net import PromptNet
-from napari_medsam.models.walls import (
-    SURE,
-    disc_box,
-    filled,
-    is_deep,
-    is_wall,
-    painted_out,
-    wall_between,
-)
 from napari_medsam.postprocess import largest_component
 from napari_medsam.prompts import FOREGROUND
 
@@ -167,8 +159,8 @@ class PromptUNet(nn.Module):
         for row in prompts.scattered():
             logits[row] = self._part_by_part(embedding, prompts, row, logits[row])
         # Last, for what the net made of the box or the click says whether there is a disc.
-        walls: list[tuple[int, Pixel | None]] = [(row, None) for row in prompts.large_boxes_alone(logits)]
-        for row, pixel in walls + prompts.hollowed():
+        asked: list[tuple[int, Pixel | None]] = [(row, None) for row in prompts.large_boxes_alone(logits)]
+        for row, pixel in asked + prompts.hollowed():
             before = logits if pixel is None else prompts.mask
             assert before is not None
             one = prompts.rows(torch.tensor([row])).box_alone()
@@ -186,19 +178,19 @@ class PromptUNet(nn.Module):
         its outline better. Whoever clicks into the middle of the disc as background says that the wall is
         meant; else it must be seen for sure.
         """
-        box = disc_box(embedding.image, found, prompts.boxes)
+        box = walls.disc_box(embedding.image, found, prompts.boxes)
         if box is None:
             return None
         disc, sure_of_disc = self._around_box(embedding, prompts.with_boxes(box))
-        disc = filled(disc)
-        if sure_of_disc < SURE if background is None else not is_deep(disc, background):
+        disc = walls.filled(disc)
+        if sure_of_disc < walls.SURE if background is None else not walls.is_deep(disc, background):
             return None
-        painted = SliceEmbedding(painted_out(embedding.image, found, disc, prompts.boxes))
+        painted = SliceEmbedding(walls.painted_out(embedding.image, found, disc, prompts.boxes))
         whole, sure = self._around_box(painted, prompts)
-        whole = filled(whole)
-        if background is None and (sure < SURE or not is_wall(found, disc, whole)):
+        whole = walls.filled(whole)
+        if background is None and (sure < walls.SURE or not walls.is_wall(found, disc, whole)):
             return None
-        return wall_between(whole, disc, sure, sure_of_disc)
+        return walls.wall_between(whole, disc, sure, sure_of_disc)
 
     def _part_by_part(
         self, embedding: SliceEmbedding, prompts: DecodePrompts, row: int, wide: Tensor
