@@ -37,6 +37,8 @@ CLOSE_UP_SHARE = 0.3
 """Side of the window around a click on a scattered mask, of the longer side of its box."""
 CLOSE_UP_LEAST = 8.0
 """The same in pixels, at least."""
+CLICKS_SPREAD = 4.0
+"""An object may be so many times as large as the part in which all its foreground points lie."""
 
 Pixel = tuple[int, int]
 """(y, x)."""
@@ -242,12 +244,28 @@ class DecodePrompts:
     def found_boxes(self, logits: Tensor) -> Tensor:
         """Boxes (B, 4) of earlier masks and their foreground points; the slice where a mask is empty."""
         boxes = mask_boxes(logits[:, 0] > 0)
-        chosen = (self.labels == 1)[..., None]
-        if chosen.shape[1] == 0:
+        if self.points.shape[1] == 0:
             return boxes
-        low = torch.where(chosen, self.points, torch.inf).amin(1)
-        high = torch.where(chosen, self.points, -torch.inf).amax(1)
+        low, high = self._around_points()
         return torch.cat([torch.minimum(boxes[:, :2], low), torch.maximum(boxes[:, 2:], high)], 1)
+
+    def likely_sizes(self, logits: Tensor) -> Tensor:
+        """How likely masks of their size are with such points, (B, C) from 0 to 1, given (B, C, H, W).
+
+        Whoever clicks several times spreads the clicks: an object that is many times as large as the part
+        with all of them in it is hardly meant. One foreground point says nothing.
+        """
+        low, high = self._around_points()
+        reach = (high - low).amax(1).clamp_min(1)[:, None]
+        extents = _sides(mask_boxes(logits.flatten(0, 1) > 0)).amax(1).view(logits.shape[:2])
+        likely = (CLICKS_SPREAD * reach / extents).clamp_max(1).sqrt()
+        return torch.where((self.labels == FOREGROUND).sum(1, keepdim=True) > 1, likely, 1.0)
+
+    def _around_points(self) -> tuple[Tensor, Tensor]:
+        """Least and greatest (x, y) of the foreground points, (B, 2) each; infinite without any."""
+        chosen = (self.labels == FOREGROUND)[..., None]
+        low = torch.where(chosen, self.points, torch.inf).amin(1)
+        return low, torch.where(chosen, self.points, -torch.inf).amax(1)
 
 
 def _is_ring(mask: NDArray[np.bool_]) -> bool:

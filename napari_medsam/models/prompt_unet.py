@@ -232,21 +232,21 @@ class PromptUNet(nn.Module):
             return logits, scores
         believed = scores * _certainty(logits)
         # Several points say themselves which object is meant: there the candidate that fits them best counts.
-        best = (believed if prompts.points.shape[1] == 1 else scores).argmax(1)
+        several = prompts.points.shape[1] > 1
+        best = (scores * prompts.likely_sizes(logits) if several else believed).argmax(1)
         each = torch.arange(len(best), device=best.device)
         chosen, score = logits[each, best][:, None], believed[each, best][:, None]
-        if prompts.points.shape[1] > 1:
+        if several:
             chosen = self._touched_up(embedding, prompts.with_mask(chosen))
         return prompts.clicked_parts(prompts.without_small_holes(chosen)), score
 
     def _touched_up(self, embedding: SliceEmbedding, found: DecodePrompts) -> Tensor:
-        """Look at what several points found once more, with its mask and its box: logits (B, 1, H, W).
+        """Look at what several points found once more, with its mask: logits (B, 1, H, W).
 
         The estimates after this look are worse at telling which candidate was meant, and are not used.
         """
         assert found.mask is not None
-        boxes = found.found_boxes(found.mask)
-        logits, _ = self._look(embedding, found.with_boxes(boxes), box_window(boxes, MASK_CONTEXT))
+        logits, _ = self._look(embedding, found, box_window(found.found_boxes(found.mask), MASK_CONTEXT))
         empty = (found.mask > 0).flatten(1).sum(1) == 0
         return torch.where(empty.view(-1, 1, 1, 1), found.mask, logits)
 
