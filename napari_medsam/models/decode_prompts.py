@@ -31,8 +31,6 @@ HALF_FULL = 0.5
 HINT_LOGIT = 4.0
 SCATTERED_PARTS = 5
 """A mask of so many parts is one of lesions; of four it is more often another object than the one meant."""
-RING_HOLE = 0.25
-"""Share of a mask and its holes that are holes, from which on it is a ring, which the net finds badly."""
 CLOSE_UP_SHARE = 0.3
 """Side of the window around a click on a scattered mask, of the longer side of its box."""
 CLOSE_UP_LEAST = 8.0
@@ -193,9 +191,9 @@ class DecodePrompts:
         """Return the rows that have clicks and a scattered mask before."""
         return [n for n, mask in self._clicked_masks() if count_parts(mask) >= SCATTERED_PARTS]
 
-    def rings_that_are_right(self) -> list[int]:
-        """Return the rows that have clicks and a ring before, and no click that it has got wrong."""
-        return [n for n, mask in self._clicked_masks() if _is_ring(mask) and not self.contradicting(n)]
+    def already_right(self) -> list[int]:
+        """Return the rows that have clicks and a mask before, and no click that it has got wrong."""
+        return [n for n, _ in self._clicked_masks() if not self.contradicting(n)]
 
     def hollowed(self) -> list[tuple[int, Pixel]]:
         """Return the rows with a background click in their mask before, and the last such click."""
@@ -266,12 +264,6 @@ class DecodePrompts:
         chosen = (self.labels == FOREGROUND)[..., None]
         low = torch.where(chosen, self.points, torch.inf).amin(1)
         return low, torch.where(chosen, self.points, -torch.inf).amax(1)
-
-
-def _is_ring(mask: NDArray[np.bool_]) -> bool:
-    """Whether much of what a mask takes up are its holes."""
-    whole = fill_holes(mask)
-    return bool((whole & ~mask).sum() > RING_HOLE * whole.sum())
 
 
 def _sides(boxes: Tensor) -> Tensor:

@@ -82,14 +82,15 @@ class PromptUNet(nn.Module):
     A box is looked at in two crops whose probabilities are averaged, a small and loose one again with the
     tight box of what was found, and one that is answered poorly again with what stands out in it as a first
     mask. Where a bright disc lies in a darker wall, as blood in the heart's muscle, the box means the wall.
-    Clicks beside a box correct what it alone was answered with, one after the other, as in training; of a
-    scattered mask they change the parts that they touch alone, which are looked at from close by, and a
-    background click in the middle of such a disc leaves its wall. Points without a box are looked at in three
-    crops of growing size, each followed by a second look around what was found, with its mask or, after
-    several points, with its box; these are the three candidates. The one answer to such points is the parts
-    they lie in of the best of them, after several points looked at once more, with its mask and its box; its
-    score is lower the less the others agree with it. Small holes of the one answer are filled, but for those
-    with a background point; candidates are shown as they are.
+    Clicks beside a box correct what it alone was answered with, one after the other, as in training, and
+    change nothing while all of them agree with it; of a scattered mask they change the parts that they touch
+    alone, which are looked at from close by, and a background click in the middle of such a disc leaves its
+    wall. Points without a box are looked at in three crops of growing size, each followed by a second look
+    around what was found, with its mask or, after several points, with its box; these are the three
+    candidates. The one answer to such points is the parts they lie in of the best of them, after several
+    points looked at once more, with its mask; its score is lower the less the others agree with it. Small
+    holes of the one answer are filled, but for those with a background point; candidates are shown as they
+    are.
 
     Parameters
     ----------
@@ -137,11 +138,11 @@ class PromptUNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits and scores of boxes, given those that the prompts' mask was made with, if it was made here.
 
-        A ring that the clicks agree with stays: the net, shown a ring, does not find all of it again.
+        What all clicks agree with stays: asked for the same again, the net takes back some of it.
         """
         logits, scores = self._with_box(embedding, prompts)
         if before is not None:
-            for row in prompts.rings_that_are_right():
+            for row in prompts.already_right():
                 logits[row], scores[row] = before[0][row], before[1][row]
         return logits, scores
 

@@ -79,18 +79,36 @@ def test_several_boxes_at_once_give_what_each_gives_alone(default, discs):
 def test_clicks_correct_the_mask_that_they_were_made_on(default, discs):
     """The same answer whether somebody clicked one after the other or opens the prompts of a file."""
     image, bright, _ = discs
-    box, points = torch.tensor([[30.0, 20.0, 90.0, 70.0]]), torch.tensor([[[60.0, 40.0], [40.0, 62.0]]])
-    labels = torch.tensor([[1, 0]])
+    box, points = torch.tensor([[30.0, 20.0, 90.0, 70.0]]), torch.tensor([[[72.0, 40.0], [60.0, 24.0]]])
+    labels = torch.tensor([[0, 1]])
     with torch.inference_mode():
         embedding = default.encode_image(image)
-        mask = None
-        for k in range(3):
-            part = (points[:, :k], labels[:, :k]) if k else (None, None)
-            mask, scores = default.decode(embedding, *part, box, mask, False)
+        mask, scores = default.decode(embedding, None, None, box, None, False)
+        for k in range(2):
+            x, y = points[0, k].int().tolist()
+            assert (mask[0, 0, y, x] > 0) != labels[0, k]
+            mask, scores = default.decode(embedding, points[:, : k + 1], labels[:, : k + 1], box, mask, False)
         found, estimated = default.decode(embedding, points, labels, box, None, False)
     torch.testing.assert_close(found, mask)
     torch.testing.assert_close(estimated, scores)
     assert overlap(found[0, 0], bright) > 0.9
+
+
+def test_clicks_on_what_a_box_got_right_change_nothing(default, discs):
+    """Clicks into a chamber, to say that it is right, left a good part of it out."""
+    image, _, _ = discs
+    boxes = torch.tensor([[44.0, 25.0, 75.0, 56.0], [8.0, 68.0, 52.0, 112.0]])
+    points = torch.tensor(
+        [[[60.0, 40.0], [66.0, 40.0], [46.0, 26.0]], [[30.0, 90.0], [20.0, 92.0], [30.0, 3.0]]]
+    )
+    labels = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    with torch.inference_mode():
+        embedding = default.encode_image(image)
+        alone, score = default.decode(embedding, None, None, boxes, None, False)
+        found, estimated = default.decode(embedding, points, labels, boxes, None, False)
+    assert torch.equal(found[0], alone[0])
+    assert torch.equal(estimated[0], score[0])
+    assert not torch.equal(found[1], alone[1])
 
 
 @pytest.mark.parametrize("scattered", [True, False])
