@@ -86,13 +86,15 @@ PRESETS: Mapping[str, Window] = MappingProxyType(
         "bone": _hounsfield(1800, 400, "bone"),
         "brain": _hounsfield(80, 40, "brain"),
         "liver": _hounsfield(150, 30, "liver"),
+        "angiography": _hounsfield(660, 170, "angiography"),
         "wide": Window(-500.0, 1000.0, "wide"),
     }
 )
 """CT windows in Hounsfield units, by name.
 
 ``soft_tissue`` is what the MedSAM weights were trained with, ``wide`` what the 2023 MedSAM preprint used;
-the others are the widths and levels in common clinical use. None of them means anything on an image that is
+in ``angiography`` vessels with contrast are not all white, and the default model finds them better; the
+others are the widths and levels in common clinical use. None of them means anything on an image that is
 not in HU.
 """
 

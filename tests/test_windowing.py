@@ -51,6 +51,7 @@ def hounsfield_like() -> NDArray[np.int16]:
         ("bone", -500, 1300),
         ("brain", 0, 80),
         ("liver", -45, 105),
+        ("angiography", -160, 500),
         ("wide", -500, 1000),
     ],
 )

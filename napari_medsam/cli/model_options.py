@@ -48,8 +48,8 @@ NoCache = Annotated[
 Window = Annotated[
     str,
     typer.Option(
-        help="Intensities the model sees: soft_tissue, lung, mediastinum, bone, brain, liver, wide, "
-        "WIDTH/LEVEL, LOWER:UPPER, percentile, or auto (soft_tissue for CT, percentile for the rest).",
+        help="Intensities the model sees: soft_tissue, lung, mediastinum, bone, brain, liver, angiography, "
+        "wide, WIDTH/LEVEL, LOWER:UPPER, percentile, or auto (soft_tissue for CT, percentile for the rest).",
         rich_help_panel=PANEL,
     ),
 ]

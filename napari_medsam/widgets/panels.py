@@ -140,8 +140,8 @@ class WindowPanel(Panel):
         self.buttons["percentile"] = button("Percentile", tip, self._percentile)
         tip = "Let the model see what the contrast on screen shows now"
         self.buttons["displayed"] = button("As displayed now", tip, self._displayed)
-        for n, (name, each) in enumerate(self.buttons.items()):
-            layout.addWidget(each, 1 + n // 2, n % 2, 1, 2 if name == "displayed" else 1)
+        for n, each in enumerate(self.buttons.values()):
+            layout.addWidget(each, 1 + n // 2, n % 2)
 
     def refresh(self) -> None:
         """Say which window it is."""
