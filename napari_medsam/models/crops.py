@@ -3,6 +3,8 @@
 Coordinates are (x, y) in pixels of the slice, pixel centres on integers.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -84,15 +86,25 @@ def crop(images: Tensor, windows: Tensor, size: int = CROP_SIZE, *, padding: str
 def paste(logits: Tensor, windows: Tensor, shape: tuple[int, int]) -> Tensor:
     """Put crop logits, (N, C, S, S), back on slices of `shape`; `OUTSIDE_LOGIT` beyond the windows."""
     h, w = shape
-    y = torch.arange(h, device=logits.device, dtype=logits.dtype)
-    x = torch.arange(w, device=logits.device, dtype=logits.dtype)
-    gx = (x - windows[:, :1]) / (windows[:, 2:3] - windows[:, :1]) * 2 - 1
-    gy = (y - windows[:, 1:2]) / (windows[:, 3:4] - windows[:, 1:2]) * 2 - 1
-    n = len(windows)
-    grid = torch.stack([gx[:, None, :].expand(n, h, w), gy[:, :, None].expand(n, h, w)], -1)
-    whole = F.grid_sample(logits, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    inside = ((gx.abs() <= 1)[:, None, :] & (gy.abs() <= 1)[:, :, None])[:, None]
-    return torch.where(inside, whole, OUTSIDE_LOGIT)
+    whole = logits.new_full((*logits.shape[:2], h, w), OUTSIDE_LOGIT)
+    # Window by window, for on a large slice nearly all pixels lie outside of it.
+    for n, (x0, y0, x1, y1) in enumerate(windows.tolist()):
+        columns, rows = _pixels_between(x0, x1, w), _pixels_between(y0, y1, h)
+        if not columns or not rows:
+            continue
+        gx = (torch.arange(columns.start, columns.stop, device=logits.device) - x0) / (x1 - x0) * 2 - 1
+        gy = (torch.arange(rows.start, rows.stop, device=logits.device) - y0) / (y1 - y0) * 2 - 1
+        grid = torch.stack([gx.expand(len(rows), -1), gy[:, None].expand(-1, len(columns))], -1)[None]
+        part = F.grid_sample(
+            logits[n : n + 1], grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        whole[n, :, rows.start : rows.stop, columns.start : columns.stop] = part[0]
+    return whole
+
+
+def _pixels_between(low: float, high: float, size: int) -> range:
+    """Pixels of a line of `size` whose centres lie from `low` to `high`."""
+    return range(max(math.ceil(low), 0), min(math.floor(high) + 1, size))
 
 
 def _box_channel(boxes: Tensor, windows: Tensor, size: int) -> Tensor:

@@ -68,6 +68,10 @@ def test_nothing_is_pasted_outside_of_the_window():
     inside[3:7, 2:5] = True
     assert torch.equal(whole == 1, inside)
     assert torch.equal(whole == OUTSIDE_LOGIT, ~inside)
+    beyond = torch.tensor([[20.0, 0.0, 24.0, 4.0], [0.0, -9.0, 4.0, -1.0]])
+    assert torch.equal(
+        paste(torch.ones(2, 1, 8, 8), beyond, (10, 10)), torch.full((2, 1, 10, 10), OUTSIDE_LOGIT)
+    )
 
 
 def test_boxes_of_masks_are_tight_and_an_empty_mask_means_the_slice():
