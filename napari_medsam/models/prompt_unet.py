@@ -231,9 +231,11 @@ class PromptUNet(nn.Module):
         logits, scores = self._looks(self._zoomed, embedding, prompts, windows)
         if multimask_output:
             return logits, scores
-        believed = scores * _certainty(logits)
-        # Several points say themselves which object is meant: there the candidate that fits them best counts.
+        # Several points say themselves which object is meant: there the candidate that fits them best counts,
+        # and what the others look like says less.
         several = prompts.points.shape[1] > 1
+        certainty = _certainty(logits)
+        believed = scores * (certainty.sqrt() if several else certainty)
         best = (scores * prompts.likely_sizes(logits) if several else believed).argmax(1)
         each = torch.arange(len(best), device=best.device)
         chosen, score = logits[each, best][:, None], believed[each, best][:, None]

@@ -426,6 +426,26 @@ def test_a_candidate_that_stands_alone_or_on_the_fence_is_believed_less():
     assert _certainty(torch.full((2, 3, 4, 4), -5.0)).tolist() == [[0.0] * 3] * 2
 
 
+@pytest.mark.parametrize(("points", "score"), [(1, 0.8 * 0.75), (2, 0.8 * 0.75**0.5)])
+def test_the_score_of_several_points_minds_other_candidates_less(points, score):
+    """They say themselves which object is meant; a score as low as that of one sends people to good masks."""
+
+    class Torn(PromptUNet):
+        def _zoomed(self, embedding, prompts, windows):
+            logits = torch.full((3, 1, 32, 32), -5.0)
+            logits[:, :, 8:12, 8:13] = 5.0
+            logits[2, :, 8:16, 8:13] = 5.0
+            return logits, torch.tensor([[0.1], [0.1], [0.8]])
+
+        def _look(self, embedding, prompts, windows):
+            return prompts.mask, torch.full((1, 1), 0.5)
+
+    model, at = Torn(PromptNet()), torch.tensor([[[8.0, 8.0], [12.0, 15.0]]])[:, :points]
+    embedding = model.encode_image(torch.rand(1, 1, 32, 32))
+    _, found = model.decode(embedding, at, torch.ones((1, points), dtype=torch.int64), None, None, False)
+    assert found.item() == pytest.approx(score)
+
+
 def test_no_prompt_at_all_is_refused(default, discs):
     with pytest.raises(ValueError, match="No prompt was given"):
         default.decode(default.encode_image(discs[0]), None, None, None, None, False)
