@@ -139,7 +139,7 @@ class WindowPanel(Panel):
         tip = "The middle 99 % of the image's values, for MR and all else: screen and model use it"
         self.buttons["percentile"] = button("Percentile", tip, self._percentile)
         tip = "Let the model see what the contrast on screen shows now"
-        self.buttons["displayed"] = button("As displayed now", tip, self._displayed)
+        self.buttons["displayed"] = button("As displayed", tip, self._displayed)
         for n, each in enumerate(self.buttons.values()):
             layout.addWidget(each, 1 + n // 2, n % 2)
 
