@@ -93,8 +93,8 @@ PRESETS: Mapping[str, Window] = MappingProxyType(
 """CT windows in Hounsfield units, by name.
 
 ``soft_tissue`` is what the MedSAM weights were trained with, ``wide`` what the 2023 MedSAM preprint used;
-in ``angiography`` vessels with contrast are not all white, and the default model finds them better; the
-others are the widths and levels in common clinical use. None of them means anything on an image that is
+in ``angiography`` vessels with contrast are not all white, and the default model finds most of them better;
+the others are the widths and levels in common clinical use. None of them means anything on an image that is
 not in HU.
 """
 

@@ -92,8 +92,8 @@ def paste(logits: Tensor, windows: Tensor, shape: tuple[int, int]) -> Tensor:
         columns, rows = _pixels_between(x0, x1, w), _pixels_between(y0, y1, h)
         if not columns or not rows:
             continue
-        gx = (torch.arange(columns.start, columns.stop, device=logits.device) - x0) / (x1 - x0) * 2 - 1
-        gy = (torch.arange(rows.start, rows.stop, device=logits.device) - y0) / (y1 - y0) * 2 - 1
+        x, y = (torch.arange(at.start, at.stop).to(logits) for at in (columns, rows))
+        gx, gy = (x - x0) / (x1 - x0) * 2 - 1, (y - y0) / (y1 - y0) * 2 - 1
         grid = torch.stack([gx.expand(len(rows), -1), gy[:, None].expand(-1, len(columns))], -1)[None]
         part = F.grid_sample(
             logits[n : n + 1], grid, mode="bilinear", padding_mode="border", align_corners=False

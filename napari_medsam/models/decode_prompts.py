@@ -35,8 +35,10 @@ CLOSE_UP_SHARE = 0.3
 """Side of the window around a click on a scattered mask, of the longer side of its box."""
 CLOSE_UP_LEAST = 8.0
 """The same in pixels, at least."""
-CLICKS_SPREAD = 4.0
-"""An object may be so many times as large as the part in which all its foreground points lie."""
+CLICKS_SPREAD = 8.0
+"""An object may be so many times as long as the part in which all its foreground points lie."""
+LEAST_LIKELY = 0.8
+"""Less would make two close clicks on a large organ mean a speck in it."""
 
 Pixel = tuple[int, int]
 """(y, x)."""
@@ -248,16 +250,16 @@ class DecodePrompts:
         return torch.cat([torch.minimum(boxes[:, :2], low), torch.maximum(boxes[:, 2:], high)], 1)
 
     def likely_sizes(self, logits: Tensor) -> Tensor:
-        """How likely masks of their size are with such points, (B, C) from 0 to 1, given (B, C, H, W).
+        """How likely masks of their size are with such points, (B, C) up to 1, given (B, C, H, W).
 
-        Whoever clicks several times spreads the clicks: an object that is many times as large as the part
-        with all of them in it is hardly meant. One foreground point says nothing.
+        Whoever clicks several times spreads the clicks: an object that is many times as long as the part
+        with all of them in it is less likely to be meant. Foreground points in one place say nothing.
         """
         low, high = self._around_points()
-        reach = (high - low).amax(1).clamp_min(1)[:, None]
+        reach = (high - low).amax(1)[:, None]
         extents = _sides(mask_boxes(logits.flatten(0, 1) > 0)).amax(1).view(logits.shape[:2])
-        likely = (CLICKS_SPREAD * reach / extents).clamp_max(1).sqrt()
-        return torch.where((self.labels == FOREGROUND).sum(1, keepdim=True) > 1, likely, 1.0)
+        likely = (CLICKS_SPREAD * reach / extents).clamp(LEAST_LIKELY, 1)
+        return torch.where(reach >= 1, likely, 1.0)
 
     def _around_points(self) -> tuple[Tensor, Tensor]:
         """Least and greatest (x, y) of the foreground points, (B, 2) each; infinite without any."""

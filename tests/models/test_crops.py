@@ -68,6 +68,8 @@ def test_nothing_is_pasted_outside_of_the_window():
     inside[3:7, 2:5] = True
     assert torch.equal(whole == 1, inside)
     assert torch.equal(whole == OUTSIDE_LOGIT, ~inside)
+    whole = paste(torch.ones(1, 1, 8, 8), torch.tensor([[2.0, 3.0, 4.0, 6.0]]), (10, 10))[0, 0]
+    assert torch.equal(whole == 1, inside)
     beyond = torch.tensor([[20.0, 0.0, 24.0, 4.0], [0.0, -9.0, 4.0, -1.0]])
     assert torch.equal(
         paste(torch.ones(2, 1, 8, 8), beyond, (10, 10)), torch.full((2, 1, 10, 10), OUTSIDE_LOGIT)

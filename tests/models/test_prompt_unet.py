@@ -366,28 +366,32 @@ def test_points_mean_the_parts_that_they_lie_in_and_small_holes_belong_to_these(
 
 
 @pytest.mark.parametrize(
-    ("spread", "background", "radius"),
+    ("spread", "foreground", "sure", "radius"),
     [
-        pytest.param(4, 0, 8, id="clicks close together"),
-        pytest.param(30, 0, 50, id="clicks all over it"),
-        pytest.param(4, 2, 50, id="one foreground click"),
+        pytest.param(4, 3, 0.75, 8, id="close together"),
+        pytest.param(7, 3, 0.75, 8, id="in a fourteenth of it"),
+        pytest.param(11, 3, 0.75, 50, id="in a ninth of it"),
+        pytest.param(4, 3, 0.7, 50, id="close together, and the net is not sure of the speck"),
+        pytest.param(0, 3, 0.75, 50, id="in one place"),
+        pytest.param(4, 1, 0.75, 50, id="one foreground click"),
     ],
 )
-def test_clicks_close_together_do_not_mean_something_many_times_as_large(spread, background, radius):
+def test_clicks_close_together_hardly_mean_something_many_times_as_long(spread, foreground, sure, radius):
     """Three clicks into a vessel gave half of the trunk, of which, shown its box, the net is surer."""
     y, x = np.mgrid[:128, :128]
 
     class Unsure(PromptUNet):
         def _zoomed(self, embedding, prompts, windows):
             discs = [np.hypot(y - 64, x - 64) <= r for r in (8, 8, 50)]
-            return torch.from_numpy(np.where(discs, 4.0, -4.0))[:, None], torch.tensor([[0.6], [0.6], [0.9]])
+            return torch.from_numpy(np.where(discs, 4.0, -4.0))[:, None], torch.tensor(
+                [[sure], [sure], [0.9]]
+            )
 
         def _look(self, embedding, prompts, windows):
             return prompts.mask, torch.full((1, 1), 0.5)
 
-    points = torch.tensor([[[64.0, 64.0], [64.0 + spread, 64.0], [64.0, 64.0 - spread]]])
-    labels = torch.ones((1, 3), dtype=torch.int64)
-    labels[0, 3 - background :] = 0
+    points = torch.tensor([[[64.0, 64.0], [64.0 + spread, 64.0], [64.0, 64.0 - spread / 2]]])
+    labels = (torch.arange(3) < foreground).long()[None]
     model = Unsure(PromptNet())
     found, _ = model.decode(model.encode_image(torch.rand(1, 1, 128, 128)), points, labels, None, None, False)
     np.testing.assert_array_equal(found[0, 0].numpy() > 0, np.hypot(y - 64, x - 64) <= radius)

@@ -46,11 +46,13 @@ def test_white_matter_and_what_is_outside_of_the_brain_are_told_apart(bank):
 def test_lesions_are_painted_into_the_white_matter_of_both_sides(bank):
     """Where the sides are two objects, only the left one had any."""
     draw, picks = Draw(40, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
-    maps = _from_brains(draw, bank, picks, 64).objects[:, None].float()
-    near = [torch.nn.functional.max_pool2d((maps == side).float(), 3, 1, 1) > 0 for side in (1, 2)]
-    two_sided = (maps == 2).flatten(1).any(1).view(-1, 1, 1, 1)
-    left, right = (int(((maps == 4) & there & two_sided).sum()) for there in near)
-    assert min(left, right) > 0.4 * max(left, right) > 0
+    scene = _from_brains(draw, bank, picks, 64)
+    for objects in (scene.objects, scene.objects_below):
+        maps = objects[:, None].float()
+        near = [torch.nn.functional.max_pool2d((maps == side).float(), 3, 1, 1) > 0 for side in (1, 2)]
+        two_sided = (maps == 2).flatten(1).any(1).view(-1, 1, 1, 1)
+        left, right = (int(((maps == 4) & there & two_sided).sum()) for there in near)
+        assert min(left, right) > 0.4 * max(left, right) > 0
 
 
 def test_labels_of_real_slices_lie_on_their_images(bank):
