@@ -53,6 +53,7 @@ PARTS: dict[str, tuple[str, object]] = {
         "decode_prompts.DecodePrompts.scattered",
         lambda prompts: [],
     ),
+    "what the spread of several clicks says": ("decode_prompts.LEAST_LIKELY", 1.0),
     "certainty of single clicks": ("prompt_unet._certainty", lambda logits: torch.ones(logits.shape[:2])),
     "all looks of clicks but the first": ("prompt_unet.PromptUNet._zoomed", PromptUNet._look),
 }
