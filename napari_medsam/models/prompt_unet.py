@@ -140,10 +140,14 @@ class PromptUNet(nn.Module):
 
         What all clicks agree with stays: asked for the same again, the net takes back some of it.
         """
+        if before is None:
+            return self._with_box(embedding, prompts)
+        right = prompts.already_right()
+        if len(right) == len(prompts.boxes):
+            return before
         logits, scores = self._with_box(embedding, prompts)
-        if before is not None:
-            for row in prompts.already_right():
-                logits[row], scores[row] = before[0][row], before[1][row]
+        for row in right:
+            logits[row], scores[row] = before[0][row], before[1][row]
         return logits, scores
 
     def _with_box(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:

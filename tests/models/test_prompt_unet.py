@@ -217,20 +217,21 @@ def test_more_crops_than_go_through_at_once_get_the_same_answers():
     assert 2 * len(boxes) > 3 * CROPS_AT_ONCE
 
 
-def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box():
+@pytest.mark.parametrize(("answer", "steps"), [(-1.0, [0, 6, 7, 8, 9]), (1.0, [0])])
+def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box_and_none_to_agree(answer, steps):
     looks = []
 
     class Counting(PromptUNet):
         def _with_box(self, embedding, prompts):
             looks.append(prompts.points.shape[1])
-            return super()._with_box(embedding, prompts)
+            return torch.full((1, 1, 32, 32), answer), torch.full((1, 1), 0.5)
 
     model = Counting(PromptNet())
     box, points = torch.tensor([[2.0, 2.0, 20.0, 20.0]]), torch.full((1, 9, 2), 8.0)
     with torch.inference_mode():
         embedding = model.encode_image(torch.rand(1, 1, 32, 32))
         model.decode(embedding, points, torch.ones((1, 9), dtype=torch.int64), box, None, False)
-        assert looks == [0, 6, 7, 8, 9]
+        assert looks == steps
         looks.clear()
         model.decode(embedding, points[:, :0], torch.ones((1, 0), dtype=torch.int64), box, None, False)
     assert looks == [0]
@@ -301,7 +302,7 @@ def test_where_a_box_says_little_to_the_net_it_is_shown_what_stands_out():
         assert len(asked) == 1, "a mask says more than what stands out"
         asked.clear()
         point = torch.tensor([[[62.0, 42.0]]])
-        model.decode(embedding, point, torch.tensor([[1]]), torch.tensor([spots]), None, False)
+        model.decode(embedding, point, torch.tensor([[0]]), torch.tensor([spots]), None, False)
     assert [prompts.points.shape[1] for prompts in asked] == [0, 0, 1]
     assert bool((asked[2].mask[0, 0, 30:35, 30:36] > 0).all()), "a click corrects what stands out"
 
