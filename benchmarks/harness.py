@@ -2,7 +2,8 @@
 
 `predict` segments one slice from one box, `propagate` a volume from one box on one slice. Boxes are
 [x0, y0, x1, y1] in inclusive pixel indices. The environment variable NAPARI_MEDSAM_BENCH_MODEL names another
-model, or a weights file of the SAM family, than the default.
+model, or a weights file of the SAM family, than the default, NAPARI_MEDSAM_BENCH_WINDOW another window than
+the one that suits an image.
 """
 
 import os
@@ -16,7 +17,7 @@ from napari_medsam.models.zoo import load_model
 from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.session import Session
-from napari_medsam.windowing import apply_window, default_window
+from napari_medsam.windowing import Window, apply_window, parse_window
 
 PREDICTOR = SlicePredictor(load_model(os.environ.get("NAPARI_MEDSAM_BENCH_MODEL", "default")))
 LOWEST_CT_HU = -300
@@ -33,6 +34,10 @@ def volume_of(array: NDArray, meta: Mapping) -> Volume:
     return Volume(array, geometry, known, meta.get("case", ""), ())
 
 
+def _window(volume: Volume) -> Window:
+    return parse_window(os.environ.get("NAPARI_MEDSAM_BENCH_WINDOW", "auto"), volume)
+
+
 def _prompts(box: NDArray) -> SlicePrompts:
     x0, y0, x1, y1 = (float(v) for v in box)
     return SlicePrompts((y0, x0, y1, x1))
@@ -40,14 +45,15 @@ def _prompts(box: NDArray) -> SlicePrompts:
 
 def predict(image: NDArray, box: NDArray, meta: Mapping) -> NDArray[np.bool_]:
     """Mask, (H, W), of what the box holds on a slice of raw intensities."""
-    window = default_window(volume_of(image[None], meta))
+    window = _window(volume_of(image[None], meta))
     PREDICTOR.set_slice(apply_window(image, window), key=(meta["case"], meta["z"], id(image)))
     return PREDICTOR.predict(_prompts(box)).masks[0]
 
 
 def propagate(volume: NDArray, z: int, box: NDArray, meta: Mapping) -> NDArray[np.bool_]:
     """Mask, (Z, H, W), of the object that the box holds on slice z."""
-    session = Session(volume_of(volume, meta), PREDICTOR)
+    image = volume_of(volume, meta)
+    session = Session(image, PREDICTOR, window=_window(image))
     session.add_prompts(1, SliceIndex(0, z), _prompts(box))
     for part in session.propagate(0, 1):
         session.write(part)

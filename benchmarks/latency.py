@@ -1,8 +1,9 @@
 """Seconds a user waits for the default model: prompt to mask, and propagation.
 
-    python benchmarks/latency.py [--threads 2] [--model default] [--out results.json]
+    python benchmarks/latency.py [--threads 2] [--model default] [--side 512] [--out results.json]
 
-Slices are the torso phantom's, enlarged to 512 x 512; a first mask includes windowing and encoding.
+Slices are the torso phantom's, enlarged to so many pixels a side; a first mask includes windowing and
+encoding.
 """
 
 import argparse
@@ -29,12 +30,12 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 NEVER = StopRules(min_dice=0, max_change=1e9, min_agreement=0, min_area_px=1)
 
 
-def session_of(model: str, depth: int) -> tuple[Session, SlicePrompts]:
-    """Make a 512 x 512 x depth CT whose middle slice is repeated, and a box around its liver."""
+def session_of(model: str, side: int, depth: int) -> tuple[Session, SlicePrompts]:
+    """Make a side x side x depth CT whose middle slice is repeated, and a box around its liver."""
     phantom = ct_torso(seed=0)
     middle = phantom.volume.array.shape[0] // 2
     plane = phantom.volume.array[middle].astype(np.float32)
-    scale = 512 / np.array(plane.shape)
+    scale = side / np.array(plane.shape)
     voxels = np.repeat(zoom(plane, scale, order=1)[None].astype(np.int16), depth, 0)
     geometry = Geometry(voxels.shape, (3.0, 0.8, 0.8), (0.0, 0.0, 0.0), IDENTITY)
     session = Session(Volume(voxels, geometry, "CT", "phantom", ()), SlicePredictor(load_model(model)))
@@ -61,13 +62,14 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="default")
+    parser.add_argument("--side", type=int, default=512, help="pixels of a slice's sides")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     start = time.perf_counter()
     load_model(options.model)
     result: dict[str, object] = {"load_ms": round((time.perf_counter() - start) * 1000, 1)}
-    session, prompts = session_of(options.model, 101)
+    session, prompts = session_of(options.model, options.side, 101)
 
     def first_mask(k: int) -> None:
         session.add_prompts(1, SliceIndex(0, k), prompts)
@@ -78,7 +80,7 @@ def main() -> None:
 
     result["first mask on a slice"] = timed(first_mask, 60)
     result["next mask on that slice"] = timed(next_mask, 60)
-    fresh, prompts = session_of(options.model, 101)
+    fresh, prompts = session_of(options.model, options.side, 101)
     fresh.add_prompts(1, SliceIndex(0, 0), prompts)
     start = time.perf_counter()
     carried = sum(not p.stopped for p in fresh.propagate(0, 1, rules=NEVER)) - 1
@@ -87,6 +89,7 @@ def main() -> None:
     result |= {
         "peak_mb": round(peak),
         "threads": options.threads,
+        "side": options.side,
         "machine": platform.processor() or platform.machine(),
     }
     print(json.dumps(result, indent=1))

@@ -194,8 +194,8 @@ class DecodePrompts:
         return [n for n, mask in self._clicked_masks() if count_parts(mask) >= SCATTERED_PARTS]
 
     def already_right(self) -> list[int]:
-        """Return the rows that have clicks and a mask before, and no click that it has got wrong."""
-        return [n for n, _ in self._clicked_masks() if not self.contradicting(n)]
+        """Return the rows whose mask before has got no click wrong."""
+        return [n for n in range(len(self.boxes)) if not self.contradicting(n)]
 
     def hollowed(self) -> list[tuple[int, Pixel]]:
         """Return the rows with a background click in their mask before, and the last such click."""

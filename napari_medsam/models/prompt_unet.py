@@ -230,7 +230,7 @@ class PromptUNet(nn.Module):
         self, embedding: SliceEmbedding, prompts: DecodePrompts, multimask_output: bool
     ) -> tuple[Tensor, Tensor]:
         if prompts.mask is not None:
-            return self._look(embedding, prompts, box_window(prompts.found_boxes(prompts.mask), MASK_CONTEXT))
+            return self._around_mask(embedding, prompts)
         windows = [prompts.point_windows(embedding.image, share) for share in POINT_WINDOW_SHARES]
         logits, scores = self._looks(self._zoomed, embedding, prompts, windows)
         if multimask_output:
@@ -247,13 +247,17 @@ class PromptUNet(nn.Module):
             chosen = self._touched_up(embedding, prompts.with_mask(chosen))
         return prompts.clicked_parts(prompts.without_small_holes(chosen)), score
 
+    def _around_mask(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:
+        assert prompts.mask is not None
+        return self._look(embedding, prompts, box_window(prompts.found_boxes(prompts.mask), MASK_CONTEXT))
+
     def _touched_up(self, embedding: SliceEmbedding, found: DecodePrompts) -> Tensor:
         """Look at what several points found once more, with its mask: logits (B, 1, H, W).
 
         The estimates after this look are worse at telling which candidate was meant, and are not used.
         """
         assert found.mask is not None
-        logits, _ = self._look(embedding, found, box_window(found.found_boxes(found.mask), MASK_CONTEXT))
+        logits, _ = self._around_mask(embedding, found)
         empty = (found.mask > 0).flatten(1).sum(1) == 0
         return torch.where(empty.view(-1, 1, 1, 1), found.mask, logits)
 
