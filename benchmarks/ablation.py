@@ -48,13 +48,16 @@ PARTS: dict[str, tuple[str, object]] = {
     ),
     "filled holes": ("decode_prompts.DecodePrompts.without_small_holes", lambda prompts, logits: logits),
     "the wider crop of a box": ("prompt_unet.BOX_CONTEXTS", prompt_unet.BOX_CONTEXTS[:1]),
-    "clicks one by one": ("prompt_unet._steps", lambda clicks: ()),
+    "clicks one by one": (
+        "decode_prompts.DecodePrompts.opening",
+        lambda prompts, row: prompts.points.shape[1],
+    ),
     "clicks on a scattered mask kept to the parts they touch": (
         "decode_prompts.DecodePrompts.scattered",
         lambda prompts: [],
     ),
     "what the spread of several clicks says": ("decode_prompts.LEAST_LIKELY", 1.0),
-    "certainty of single clicks": ("prompt_unet._certainty", lambda logits: torch.ones(logits.shape[:2])),
+    "certainty of single clicks": ("prompt_unet.certainty", lambda logits: torch.ones(logits.shape[:2])),
     "all looks of clicks but the first": ("prompt_unet.PromptUNet._zoomed", PromptUNet._look),
 }
 """What is put in place of what, in the modules of the default model."""

@@ -40,6 +40,9 @@ CLICKS_SPREAD = 8.0
 LEAST_LIKELY = 0.8
 """Less would make two close clicks on a large organ mean a speck in it."""
 
+OPENING_POINTS = 2
+"""Points without a box that are answered together, at least; those after them correct that."""
+
 Pixel = tuple[int, int]
 """(y, x)."""
 
@@ -115,6 +118,25 @@ class DecodePrompts:
     def with_clicks(self, count: int) -> "DecodePrompts":
         """Return the same prompts with the first points alone."""
         return replace(self, points=self.points[:, :count], labels=self.labels[:, :count])
+
+    def opening(self, row: int) -> int:
+        """How many of a row's points say together what is meant: those after them are corrections.
+
+        Beside a box none. Else all before the first background point, and one foreground point at least.
+        """
+        if self.has_box[row]:
+            return 0
+        labels = self.labels[row].tolist()
+        unbroken = labels.index(BACKGROUND) if BACKGROUND in labels else len(labels)
+        pointing = labels.index(FOREGROUND) + 1 if FOREGROUND in labels else len(labels)
+        return min(max(unbroken, pointing, OPENING_POINTS), len(labels))
+
+    def begins(self, other: "DecodePrompts") -> bool:
+        """Whether other prompts are the same ones and any number of further clicks."""
+        count = self.points.shape[1]
+        first = other.with_clicks(count)
+        fields = ("boxes", "has_box", "points", "labels")
+        return all(torch.equal(getattr(self, name), getattr(first, name)) for name in fields)
 
     def loose_boxes(self, logits: Tensor) -> Tensor:
         """Which boxes, (B,) bool, are small and hold something much smaller; none beside a mask."""
@@ -271,3 +293,19 @@ class DecodePrompts:
 def _sides(boxes: Tensor) -> Tensor:
     """Width and height of boxes with inclusive corners, (B, 2) pixels."""
     return boxes[:, 2:] - boxes[:, :2] + 1
+
+
+def certainty(logits: Tensor) -> Tensor:
+    """How far each of a point's candidates can be believed, (B, C) from 0 to 1.
+
+    The net says how good a mask is of the object that it sees, not whether that is the one that was meant:
+    candidates that no other looks like, or that grow or shrink with the threshold, are more often not.
+    """
+    masks = (logits > 0).flatten(2).float()
+    both, area = masks @ masks.transpose(1, 2), masks.sum(2)
+    either = area[:, :, None] + area[:, None, :] - both
+    overlap = both / either.clamp_min(1)
+    others = logits.shape[1] - 1
+    agreement = (overlap.sum(2) - overlap.diagonal(dim1=1, dim2=2)) / others
+    sure, wide = ((logits > limit).flatten(2).sum(2) for limit in (1.0, -1.0))
+    return (1 + agreement) / 2 * sure / wide.clamp_min(1)

@@ -27,26 +27,10 @@ from napari_medsam.models.crops import (
     paste,
     prompt_channels,
 )
-from napari_medsam.models.decode_prompts import DecodePrompts, Pixel
+from napari_medsam.models.decode_prompts import DecodePrompts, Pixel, certainty
 from napari_medsam.models.prompt_net import PromptNet
 from napari_medsam.postprocess import largest_component
 from napari_medsam.prompts import FOREGROUND
-
-
-def _certainty(logits: Tensor) -> Tensor:
-    """How far each of a point's candidates can be believed, (B, C) from 0 to 1.
-
-    The net says how good a mask is of the object that it sees, not whether that is the one that was meant:
-    candidates that no other looks like, or that grow or shrink with the threshold, are more often not.
-    """
-    masks = (logits > 0).flatten(2).float()
-    both, area = masks @ masks.transpose(1, 2), masks.sum(2)
-    either = area[:, :, None] + area[:, None, :] - both
-    overlap = both / either.clamp_min(1)
-    others = logits.shape[1] - 1
-    agreement = (overlap.sum(2) - overlap.diagonal(dim1=1, dim2=2)) / others
-    sure, wide = ((logits > limit).flatten(2).sum(2) for limit in (1.0, -1.0))
-    return (1 + agreement) / 2 * sure / wide.clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -66,14 +50,27 @@ class SliceEmbedding:
         return SliceEmbedding(self.image.to(device))
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What prompts of a slice were answered with."""
+
+    embedding: SliceEmbedding
+    prompts: DecodePrompts
+    logits: Tensor
+    scores: Tensor
+
+    def leads_to(self, embedding: SliceEmbedding, prompts: DecodePrompts, opening: int) -> bool:
+        """Whether these prompts are the same ones and further clicks, after the `opening` ones."""
+        same_slice = self.embedding.image is embedding.image
+        return same_slice and self.prompts.points.shape[1] >= opening and self.prompts.begins(prompts)
+
+
 BOX_CONTEXTS = (1.45, 1.95)
 BOX_CANDIDATE_CONTEXTS = (1.4, 1.8, 2.4)
 POINT_WINDOW_SHARES = (0.12, 0.32, 0.8)
 MASK_CONTEXT = 1.6
 CROPS_AT_ONCE = 8
 """On a CPU: more of them do not fit into its caches, and each takes up to 1.7 times as long."""
-CLICKS_ONE_BY_ONE = 4
-"""So many of a box's clicks, the last ones, are answered one after the other; those before them at once."""
 
 
 class PromptUNet(nn.Module):
@@ -88,9 +85,13 @@ class PromptUNet(nn.Module):
     wall. Points without a box are looked at in three crops of growing size, each followed by a second look
     around what was found, with its mask or, after several points, with its box; these are the three
     candidates. The one answer to such points is the parts they lie in of the best of them, after several
-    points looked at once more, with its mask; its score is lower the less the others agree with it. Small
-    holes of the one answer are filled, but for those with a background point; candidates are shown as they
-    are.
+    points looked at once more, with its mask; its score is lower the less the others agree with it. What the
+    first points say so is corrected by those after them as the answer to a box is, with the box of what was
+    found. Small holes of the one answer are filled, but for those with a background point; candidates are
+    shown as they are.
+
+    Whoever clicks once more has been answered before: the last answer for one object is kept, and the next
+    one goes on from there.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ class PromptUNet(nn.Module):
     def __init__(self, net: PromptNet) -> None:
         super().__init__()
         self.net = net.eval()
+        self._last: _Answer | None = None
 
     def encode_image(self, image: Tensor) -> SliceEmbedding:
         """Keep the slice, (1, 1, H, W) float32 in [0, 1]: this model looks at crops of it when prompted."""
@@ -121,34 +123,77 @@ class PromptUNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Masks of B prompts; see `PromptableModel.decode`. Logits have the size of the slice."""
         prompts = DecodePrompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
+        if boxes is None and mask_input is not None:
+            return self._around_mask(embedding, prompts)
+        if not multimask_output:
+            return (
+                self._with_box(embedding, prompts)
+                if mask_input is not None
+                else self._answer(embedding, prompts)
+            )
         if boxes is None:
-            return self._without_box(embedding, prompts, multimask_output)
-        before = None
-        if mask_input is None:
-            for k in _steps(prompts.points.shape[1]):
-                before = self._corrected(embedding, prompts.with_clicks(k), before)
-                prompts = prompts.with_mask(before[0])
-        if multimask_output:
-            windows = [box_window(prompts.boxes, context) for context in BOX_CANDIDATE_CONTEXTS]
-            return self._looks(self._look, embedding, prompts, windows)
-        return self._corrected(embedding, prompts, before)
+            return self._candidates(embedding, prompts)
+        count = prompts.points.shape[1]
+        if mask_input is None and count:
+            prompts = prompts.with_mask(self._answer(embedding, prompts.with_clicks(count - 1))[0])
+        windows = [box_window(prompts.boxes, context) for context in BOX_CANDIDATE_CONTEXTS]
+        return self._looks(self._look, embedding, prompts, windows)
+
+    def _answer(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:
+        """Return the one answer to boxes, points or both, without a mask from elsewhere."""
+        count = prompts.points.shape[1]
+        openings = [prompts.opening(row) for row in range(len(prompts.boxes))]
+        if len(openings) == 1 or set(openings) <= {0} or set(openings) == {count}:
+            return self._one_by_one(embedding, prompts, max(openings, default=0))
+        each = [
+            self._one_by_one(embedding, prompts.rows(torch.tensor([row])), opening)
+            for row, opening in enumerate(openings)
+        ]
+        logits, scores = (torch.cat(part) for part in zip(*each, strict=True))
+        return logits, scores
+
+    def _one_by_one(
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, opening: int
+    ) -> tuple[Tensor, Tensor]:
+        """Answer the opening clicks together, then correct that with one click after the other."""
+        boxed = bool(prompts.has_box.all())
+        open_with = self._with_box if boxed else self._from_points
+        last = self._last
+        if last is not None and last.leads_to(embedding, prompts, opening):
+            logits, scores, answered = last.logits, last.scores, last.prompts.points.shape[1]
+        else:
+            logits, scores = open_with(embedding, prompts.with_clicks(opening))
+            answered = opening
+        for count in range(answered + 1, prompts.points.shape[1] + 1):
+            clicked = prompts.with_clicks(count)
+            step = clicked.with_mask(logits)
+            if boxed:
+                logits, scores = self._corrected(embedding, step, scores)
+            elif (logits > 0).any():
+                step = step.with_boxes(step.found_boxes(logits))
+                logits, scores = self._corrected(embedding, step, scores)
+                logits = step.clicked_parts(logits)
+            else:
+                logits, scores = self._from_points(embedding, clicked)
+        # Of many objects at once the logits would be kept for nothing.
+        self._last = _Answer(embedding, prompts, logits, scores) if len(logits) == 1 else None
+        return logits.clone(), scores.clone()
 
     def _corrected(
-        self, embedding: SliceEmbedding, prompts: DecodePrompts, before: tuple[Tensor, Tensor] | None
+        self, embedding: SliceEmbedding, prompts: DecodePrompts, scores: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits and scores of boxes, given those that the prompts' mask was made with, if it was made here.
+        """Logits and scores of boxes, given the mask before and its scores.
 
         What all clicks agree with stays: asked for the same again, the net takes back some of it.
         """
-        if before is None:
-            return self._with_box(embedding, prompts)
+        assert prompts.mask is not None
         right = prompts.already_right()
         if len(right) == len(prompts.boxes):
-            return before
-        logits, scores = self._with_box(embedding, prompts)
+            return prompts.mask, scores
+        logits, estimated = self._with_box(embedding, prompts)
         for row in right:
-            logits[row], scores[row] = before[0][row], before[1][row]
-        return logits, scores
+            logits[row], estimated[row] = prompts.mask[row], scores[row]
+        return logits, estimated
 
     def _with_box(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:
         logits, scores = self._around_box(embedding, prompts)
@@ -226,20 +271,19 @@ class PromptUNet(nn.Module):
         mean = torch.sigmoid(logits).mean(1, keepdim=True)
         return torch.logit(mean, eps=1e-6), scores.mean(1, keepdim=True)
 
-    def _without_box(
-        self, embedding: SliceEmbedding, prompts: DecodePrompts, multimask_output: bool
-    ) -> tuple[Tensor, Tensor]:
-        if prompts.mask is not None:
-            return self._around_mask(embedding, prompts)
+    def _candidates(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:
+        """Return what points may mean, from small to large: logits (B, 3, H, W) and scores (B, 3)."""
         windows = [prompts.point_windows(embedding.image, share) for share in POINT_WINDOW_SHARES]
-        logits, scores = self._looks(self._zoomed, embedding, prompts, windows)
-        if multimask_output:
-            return logits, scores
+        return self._looks(self._zoomed, embedding, prompts, windows)
+
+    def _from_points(self, embedding: SliceEmbedding, prompts: DecodePrompts) -> tuple[Tensor, Tensor]:
+        """Return the best candidate of points that are looked at together."""
+        logits, scores = self._candidates(embedding, prompts)
         # Several points say themselves which object is meant: there the candidate that fits them best counts,
         # and what the others look like says less.
         several = prompts.points.shape[1] > 1
-        certainty = _certainty(logits)
-        believed = scores * (certainty.sqrt() if several else certainty)
+        agreed = certainty(logits)
+        believed = scores * (agreed.sqrt() if several else agreed)
         best = (scores * prompts.likely_sizes(logits) if several else believed).argmax(1)
         each = torch.arange(len(best), device=best.device)
         chosen, score = logits[each, best][:, None], believed[each, best][:, None]
@@ -328,11 +372,6 @@ def _rim(window: Tensor, like: Tensor) -> Tensor:
     x = torch.arange(like.shape[2], device=like.device)
     x0, y0, x1, y1 = window[0]
     return ((x < x0 + 2) | (x > x1 - 2) | (y < y0 + 2) | (y > y1 - 2))[None]
-
-
-def _steps(clicks: int) -> Sequence[int]:
-    """With how many of a box's clicks the masks were made that lead to the one with all of them."""
-    return (0, *range(max(1, clicks - CLICKS_ONE_BY_ONE + 1), clicks)) if clicks else ()
 
 
 def load_prompt_unet(path: Path) -> PromptUNet:

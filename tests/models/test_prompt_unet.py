@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from napari_medsam.models.decode_prompts import DecodePrompts, certainty
 from napari_medsam.models.prompt_net import PromptNet
-from napari_medsam.models.prompt_unet import CROPS_AT_ONCE, PromptUNet, _certainty
+from napari_medsam.models.prompt_unet import CROPS_AT_ONCE, PromptUNet
 from napari_medsam.models.zoo import ModelError, load_model
 
 
@@ -217,24 +218,103 @@ def test_more_crops_than_go_through_at_once_get_the_same_answers():
     assert 2 * len(boxes) > 3 * CROPS_AT_ONCE
 
 
-@pytest.mark.parametrize(("answer", "steps"), [(-1.0, [0, 6, 7, 8, 9]), (1.0, [0])])
-def test_many_clicks_beside_a_box_take_no_more_than_four_steps_and_the_box_and_none_to_agree(answer, steps):
-    looks = []
+class Counting(PromptUNet):
+    """Says of every box the same, and notes with how many clicks it was asked."""
 
-    class Counting(PromptUNet):
-        def _with_box(self, embedding, prompts):
-            looks.append(prompts.points.shape[1])
-            return torch.full((1, 1, 32, 32), answer), torch.full((1, 1), 0.5)
+    def __init__(self, answer):
+        super().__init__(PromptNet())
+        self.answer, self.asked = answer, []
 
-    model = Counting(PromptNet())
-    box, points = torch.tensor([[2.0, 2.0, 20.0, 20.0]]), torch.full((1, 9, 2), 8.0)
+    def _with_box(self, embedding, prompts):
+        self.asked.append(prompts.points.shape[1])
+        return torch.full((1, 1, 32, 32), self.answer), torch.full((1, 1), 0.5)
+
+    def _from_points(self, embedding, prompts):
+        self.asked.append(-prompts.points.shape[1])
+        return torch.full((1, 1, 32, 32), self.answer), torch.full((1, 1), 0.5)
+
+    def ask(self, image, count, *, boxed=True, first=()):
+        box, points = torch.tensor([[2.0, 2.0, 20.0, 20.0]]), torch.full((1, count, 2), 8.0)
+        self.asked.clear()
+        with torch.inference_mode():
+            labels = torch.ones((1, count), dtype=torch.int64)
+            labels[0, : len(first)] = torch.tensor(first, dtype=torch.int64)
+            self.decode(self.encode_image(image), points, labels, box if boxed else None, None, False)
+        return self.asked
+
+
+@pytest.mark.parametrize(("answer", "asked"), [(-1.0, list(range(10))), (1.0, [0])])
+def test_every_click_beside_a_box_corrects_the_mask_before_and_one_that_agrees_asks_nothing(answer, asked):
+    assert Counting(answer).ask(torch.rand(1, 1, 32, 32), 9) == asked
+
+
+def test_one_more_click_goes_on_from_the_answer_before_and_one_on_another_slice_does_not():
+    """Else the tenth click would take ten times as long as the first."""
+    model, image = Counting(-1.0), torch.rand(1, 1, 32, 32)
+    assert model.ask(image, 3) == [0, 1, 2, 3]
+    assert model.ask(image, 4) == [4]
+    assert model.ask(image, 4) == []
+    assert model.ask(image, 3) == [0, 1, 2, 3]
+    assert model.ask(image.clone(), 4) == [0, 1, 2, 3, 4]
+    assert model.ask(image, 4, boxed=False) == [-4]
+
+
+def test_what_was_answered_before_is_the_same_when_it_is_asked_for_again(default, discs):
+    """Whoever writes into a mask that they were given must not change what the next click starts from."""
+    image, _, _ = discs
+    box, points = torch.tensor([[30.0, 20.0, 90.0, 70.0]]), torch.tensor([[[72.0, 40.0], [60.0, 24.0]]])
+    labels = torch.tensor([[0, 1]])
     with torch.inference_mode():
-        embedding = model.encode_image(torch.rand(1, 1, 32, 32))
-        model.decode(embedding, points, torch.ones((1, 9), dtype=torch.int64), box, None, False)
-        assert looks == steps
-        looks.clear()
-        model.decode(embedding, points[:, :0], torch.ones((1, 0), dtype=torch.int64), box, None, False)
-    assert looks == [0]
+        embedding = default.encode_image(image)
+        first, _ = default.decode(embedding, points[:, :1], labels[:, :1], box, None, False)
+        first[:] = 5.0
+        went_on, _ = default.decode(embedding, points, labels, box, None, False)
+        from_nothing, _ = default.decode(
+            default.encode_image(image.clone()), points, labels, box, None, False
+        )
+    assert torch.equal(went_on, from_nothing)
+
+
+@pytest.mark.parametrize(
+    ("labels", "opening"),
+    [
+        pytest.param([1], 1, id="one"),
+        pytest.param([1, 0, 0], 2, id="one, and what is not meant"),
+        pytest.param([1, 1, 1, 0, 1], 3, id="all before the first correction"),
+        pytest.param([1, 1, 1, 1, 1, 1], 6, id="none is a correction"),
+        pytest.param([0, 0, 0, 1, 0], 4, id="at least one that says where the object is"),
+        pytest.param([0, 0, 0, 0, 0, 1, 1], 6, id="the same, late"),
+    ],
+)
+def test_the_first_points_say_together_what_is_meant(labels, opening):
+    image, points = torch.rand(1, 1, 8, 8), torch.full((1, len(labels), 2), 3.0)
+    boxes = torch.tensor([[1.0, 1.0, 6.0, 6.0]])
+    assert DecodePrompts.of(image, points, torch.tensor([labels]), None, None).opening(0) == opening
+    assert DecodePrompts.of(image, points, torch.tensor([labels]), boxes, None).opening(0) == 0
+
+
+def test_clicks_without_a_box_correct_what_the_first_ones_found(default, discs):
+    """Asked anew with all of them, the net finds something else every other time."""
+    image, bright, _ = discs
+    points = torch.tensor([[[60.0, 40.0], [55.0, 45.0], [80.0, 40.0], [30.0, 90.0], [24.0, 96.0]]])
+    labels = torch.tensor([[1, 1, 0, 1, 1]])
+    with torch.inference_mode():
+        embedding = default.encode_image(image)
+        masks = [
+            default.decode(embedding, points[:, :k], labels[:, :k], None, None, False)[0][0, 0]
+            for k in range(2, 6)
+        ]
+    assert overlap(masks[0], bright) > 0.9
+    # The background click has nothing to correct, nor has the last one.
+    assert torch.equal(masks[1], masks[0])
+    assert torch.equal(masks[3], masks[2])
+    assert bool(masks[1][90, 30] < 0 < masks[2][90, 30])
+    assert overlap(masks[2] * torch.from_numpy(bright), bright) > 0.9
+
+
+def test_points_of_which_the_first_found_nothing_are_looked_at_together_again():
+    model = Counting(-1.0)
+    assert model.ask(torch.rand(1, 1, 32, 32), 6, boxed=False, first=[1, 1, 0]) == [-2, -3, -4, -5, -6]
 
 
 def test_only_a_small_box_that_holds_something_much_smaller_is_looked_at_again():
@@ -302,7 +382,9 @@ def test_where_a_box_says_little_to_the_net_it_is_shown_what_stands_out():
         assert len(asked) == 1, "a mask says more than what stands out"
         asked.clear()
         point = torch.tensor([[[62.0, 42.0]]])
-        model.decode(embedding, point, torch.tensor([[0]]), torch.tensor([spots]), None, False)
+        model.decode(
+            model.encode_image(image.clone()), point, torch.tensor([[0]]), torch.tensor([spots]), None, False
+        )
     assert [prompts.points.shape[1] for prompts in asked] == [0, 0, 1]
     assert bool((asked[2].mask[0, 0, 30:35, 30:36] > 0).all()), "a click corrects what stands out"
 
@@ -426,9 +508,9 @@ def test_a_candidate_that_stands_alone_or_on_the_fence_is_believed_less():
     logits[0, 1, :4, :5] = 5.0
     logits[0, 2, :8, :5] = 5.0
     logits[0, 1, 0, :5] = 0.5
-    found = _certainty(logits)[0]
+    found = certainty(logits)[0]
     torch.testing.assert_close(found, torch.tensor([0.875, 0.875 * 15 / 20, 0.75]))
-    assert _certainty(torch.full((2, 3, 4, 4), -5.0)).tolist() == [[0.0] * 3] * 2
+    assert certainty(torch.full((2, 3, 4, 4), -5.0)).tolist() == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize(("points", "score"), [(1, 0.8 * 0.75), (2, 0.8 * 0.75**0.5)])
