@@ -77,17 +77,22 @@ class Hand:
         self.wait()
 
     def drag(
-        self, start: QPoint, end: QPoint, steps: int = 8, before_release: Callable[[], object] = lambda: None
+        self,
+        start: QPoint,
+        end: QPoint,
+        steps: int = 8,
+        before_release: Callable[[], object] = lambda: None,
+        button: Qt.MouseButton = LEFT,
     ) -> None:
-        """Press the left button, move, do something with the button down, and release it."""
+        """Press a button, move, do something with it down, and release it."""
         QTest.mouseMove(self.canvas, start)
-        QTest.mousePress(self.canvas, LEFT, pos=start)
+        QTest.mousePress(self.canvas, button, pos=start)
         for share in np.linspace(1 / steps, 1, steps):
-            self._move(QPointF(start) + (QPointF(end) - QPointF(start)) * float(share))
+            self._move(QPointF(start) + (QPointF(end) - QPointF(start)) * float(share), button)
             self.wait()
         before_release()
         self.released = time.perf_counter()
-        QTest.mouseRelease(self.canvas, LEFT, pos=end)
+        QTest.mouseRelease(self.canvas, button, pos=end)
         self.wait()
 
     def wait(self, milliseconds: int = 0) -> None:
@@ -108,8 +113,8 @@ class Hand:
                 raise AssertionError("what was waited for did not happen\n" + "\n".join(map("".join, stacks)))
             self.wait(5)
 
-    def _move(self, place: QPointF) -> None:
+    def _move(self, place: QPointF, button: Qt.MouseButton) -> None:
         # QTest moves the mouse without its pressed button.
         where = QPointF(self.canvas.mapToGlobal(place.toPoint()))
-        event = QMouseEvent(QEvent.Type.MouseMove, place, where, Qt.MouseButton.NoButton, LEFT, NO_KEY)
+        event = QMouseEvent(QEvent.Type.MouseMove, place, where, Qt.MouseButton.NoButton, button, NO_KEY)
         QApplication.sendEvent(self.canvas, event)

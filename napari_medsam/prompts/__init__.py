@@ -7,6 +7,7 @@ pixel.
 
 from napari_medsam.prompts.from_masks import box_from_mask, box_from_recist, point_from_mask, points_from_mask
 from napari_medsam.prompts.json_form import PROMPTS_SCHEMA_VERSION, prompts_from_json, prompts_to_json
+from napari_medsam.prompts.scribbles import scribble_points
 from napari_medsam.prompts.values import (
     BACKGROUND,
     FOREGROUND,
@@ -36,4 +37,5 @@ __all__ = [
     "points_from_mask",
     "prompts_from_json",
     "prompts_to_json",
+    "scribble_points",
 ]

@@ -14,7 +14,7 @@ from psygnal import Signal
 from napari_medsam import tasks
 from napari_medsam.export import placed_on
 from napari_medsam.journal import Action, Do
-from napari_medsam.prompts import ObjectPrompts, PromptError, SliceIndex, SlicePrompts
+from napari_medsam.prompts import ObjectPrompts, PromptError, SliceIndex, SlicePrompts, scribble_points
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.label_files import layers_of, segmentation_of
@@ -24,6 +24,7 @@ from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry, layer_m
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.prompt_shapes import (
     PromptView,
+    followed,
     new_boxes,
     new_points,
     note_button,
@@ -32,6 +33,8 @@ from napari_medsam.widgets.prompt_shapes import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from napari.components import ViewerModel
     from napari.layers import Image, Layer, Points, Shapes
 
@@ -316,7 +319,7 @@ class SessionLayers:
         with self._ours:
             show_prompts(self._view(), self.session.objects[self.label].slices)
 
-    def _on_press(self, layer: Points, event: Any) -> None:
+    def _on_press(self, layer: Points, event: Any) -> Generator[None, None, None]:
         where = self.where
         if self.viewer.dims.ndisplay != 2 and str(layer.mode) == "add":
             # The point would lie on a slice that nobody chose, and change the mask there.
@@ -324,6 +327,16 @@ class SessionLayers:
             self.said.emit(NOT_IN_3D)
             return
         note_button(layer, event, where.axis if where else 0)
+        if where is None or str(layer.mode) != "add":
+            return
+        chosen = layer.feature_defaults.copy()
+        path = yield from followed(layer, event, self._ours)
+        if path is not None:
+            # Away with what was left on the way.
+            self._show_prompts()
+            layer.feature_defaults = chosen
+            on_image = planes.places_on_slice(path, where, self.session.volume.geometry.shape)
+            layer.add(scribble_points(on_image if len(on_image) else path[:1]))
 
     def _on_prompts(self, event: Any) -> None:
         if self._ours or str(event.action).lower().rpartition(".")[2] not in DONE:

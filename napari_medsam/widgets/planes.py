@@ -262,6 +262,15 @@ def point_on_slice(place: ArrayLike, axis: int) -> tuple[SliceIndex, Point] | No
     return (SliceIndex(axis, index), (y, x)) if index >= 0 else None
 
 
+def places_on_slice(
+    path: NDArray[np.float64], where: SliceIndex, shape: Sequence[int]
+) -> NDArray[np.float64]:
+    """Those of places (n, 2) or (n, 3) that lie on a slice of a volume of `shape`, not beside it."""
+    flat = np.delete(_three(path), where.axis, axis=1)
+    sides = [size for axis, size in enumerate(shape) if axis != where.axis]
+    return path[[not is_beside((y, x), sides) for y, x in flat]]
+
+
 def point_place(where: SliceIndex, point: Point, ndim: int) -> NDArray[np.float64]:
     """Return the data coordinates (ndim,) of a point (y, x) on a slice."""
     return np.array(point) if ndim == 2 else np.insert(np.array(point), where.axis, where.index)

@@ -47,7 +47,10 @@ REFRESH_MS = 150
 TOOLS = {
     "box": ("Box", "Drag a box around one object (B; Shift+B on a layer that is not the plugin's)"),
     "line": ("Line", "Drag along an object's longest diameter, as RECIST measures it: the box follows (L)"),
-    "points": ("Points", "Left click in the object, right click or Ctrl+click outside of it (N)"),
+    "points": (
+        "Points",
+        "Left click in the object, right click or Ctrl+click outside of it; drag to scribble (N)",
+    ),
     "edit": ("Edit", "Move or resize prompts; Delete takes the selected one away"),
     "paint": ("Brush", "Paint the object; the slice then is a key slice"),
     "erase": ("Eraser", "Erase; the slice then is a key slice"),

@@ -192,6 +192,45 @@ def test_points_undo_and_corrections_with_mouse_and_keys(hand, scan):
     assert layers.session.key_slices[1] == {SliceIndex(0, index): CORRECTED}
 
 
+def test_a_drag_in_point_mode_scribbles_and_is_taken_back_as_one(hand, scan):
+    """A line through an object says more than a click, and one through what is too much takes it away."""
+    _, index, box = scan
+    image, dock = open_scan(hand, scan)
+    layers = dock.segmenter.layers
+    here = SliceIndex(0, index)
+    hand.until(lambda: not dock.worker.is_busy)
+    hand.key(Qt.Key.Key_N)
+    camera = getattr(hand.viewer, "scene", hand.viewer).camera
+    view = (tuple(camera.center), camera.zoom)
+    y, middle = (box[0] + box[2]) // 2, (box[1] + box[3]) / 2
+    half = (box[3] - box[1]) // 4
+    on_the_way = []
+    hand.drag(
+        hand.at(y, middle - half, image),
+        hand.at(y, middle + half, image),
+        before_release=lambda: on_the_way.append((len(layers.points.data), layers.session.objects[1].slices)),
+    )
+    hand.until(lambda: not dock.worker.is_busy and layers.census.voxels(1) > 0)
+    points = layers.session.objects[1].slices[here]
+    assert points.labels == (1,) * len(points.points)
+    assert 2 < len(points.points) <= 8
+    np.testing.assert_allclose(points.points[0], (y, middle - half), atol=1)
+    np.testing.assert_allclose(points.points[-1], (y, middle + half), atol=1)
+    assert len(layers.points.data) == len(points.points)
+    assert on_the_way == [(8, {})], "the line is seen while it is drawn, and asks for nothing yet"
+    hand.drag(hand.at(2, 2, image), hand.at(2, 30, image), button=Qt.MouseButton.RightButton)
+    hand.until(lambda: not dock.worker.is_busy)
+    both = layers.session.objects[1].slices[here]
+    assert set(both.labels[len(points.labels) :]) == {0}
+    assert both.points[: len(points.points)] == points.points
+    assert (tuple(camera.center), camera.zoom) == view
+    hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert layers.session.objects[1].slices[here] == points
+    hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert layers.session.objects[1].slices == {}
+    assert len(layers.points.data) == layers.census.voxels(1) == 0
+
+
 def test_the_digits_take_another_reading_of_a_point(hand, scan, monkeypatch):
     """Key 2 takes the second mask; while there is a choice, all other keys go on working."""
     _, _, box = scan
