@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import harness
 import numpy as np
-from accuracy_prompts import COURSES, Course, Target, corrected
+from accuracy_prompts import COURSES, Course, Target
 from numpy.typing import NDArray
 from real_cases import slicing_axis
 
@@ -238,7 +238,7 @@ def answers(
             if each.course.kinds[step]:
                 yield each.course.kinds[step], mask, float(answer.scores[0])
             if step + 1 < len(each.course.kinds):
-                prompts = corrected(each.prompts, mask, target)
+                prompts = each.course.correct(each.prompts, mask, target)
                 shown = mask if each.course.shows_mask and prompts != each.prompts else each.shown
                 going_on.append(_Asked(each.course, prompts, shown))
         running, step = going_on, step + 1

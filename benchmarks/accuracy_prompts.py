@@ -13,9 +13,19 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from skimage.graph import MCP_Geometric
 
 from napari_medsam.postprocess import largest_component
-from napari_medsam.prompts import BACKGROUND, FOREGROUND, Box, SlicePrompts, box_from_mask, point_from_mask
+from napari_medsam.prompts import (
+    BACKGROUND,
+    FOREGROUND,
+    Box,
+    SlicePrompts,
+    box_from_mask,
+    point_from_mask,
+    scribble_points,
+)
 
 OUTWARDS = np.array([-1, -1, 1, 1])
 """Direction of each side of a box (y0, x0, y1, x1)."""
@@ -99,15 +109,55 @@ def clicks(target: Target, count: int) -> SlicePrompts:
 
 
 def corrected(prompts: SlicePrompts, mask: NDArray[np.bool_], target: Target) -> SlicePrompts:
-    """Add a click at the deepest place of a mask's largest error; none where there is no error.
-
-    Errors are connected parts of what was missed and of what was taken too much.
-    """
-    missed = largest_component(target.mask & ~mask)
-    taken = largest_component(mask & ~target.mask)
-    error, label = (missed, FOREGROUND) if missed.sum() >= taken.sum() else (taken, BACKGROUND)
+    """Add a click at the deepest place of a mask's largest error; none where there is no error."""
+    error, label = _largest_error(mask, target)
     point = point_from_mask(error)
     return prompts if point is None else prompts.with_point(point, label)
+
+
+def scribble(target: Target) -> SlicePrompts:
+    """Scribble along the middle of the object's largest part."""
+    return _scribbled(SlicePrompts(), largest_component(target.mask), FOREGROUND)
+
+
+def scribbled_over(prompts: SlicePrompts, mask: NDArray[np.bool_], target: Target) -> SlicePrompts:
+    """Scribble along the middle of a mask's largest error; nothing where there is no error."""
+    error, label = _largest_error(mask, target)
+    return _scribbled(prompts, error, label) if error.any() else prompts
+
+
+def middle_line(part: NDArray[np.bool_]) -> NDArray[np.int_]:
+    """Pixels (n, 2) of the way through the middle of a connected part, (H, W), that is not empty.
+
+    It joins two ends of what lies at least half as deep in the part as its deepest place.
+    """
+    depth = distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1]
+    core = largest_component(depth >= max(1.0, depth.max() / 2))
+    within = MCP_Geometric(np.where(core, 1.0, np.inf))
+    start = end = tuple(np.argwhere(core)[0])
+    for _ in range(2):
+        far, _ = within.find_costs([end])
+        start, end = end, np.unravel_index(np.where(np.isfinite(far), far, -1).argmax(), far.shape)
+    # The deeper, the shorter: hands keep away from outlines.
+    way = MCP_Geometric(np.where(part, 1 / np.maximum(depth, 0.5) ** 2, np.inf))
+    way.find_costs([start], [end])
+    return np.array(way.traceback(end))
+
+
+def _scribbled(prompts: SlicePrompts, part: NDArray[np.bool_], label: int) -> SlicePrompts:
+    line = middle_line(part)
+    for place in scribble_points(line):
+        # Between two pixels that touch at a corner lies one that may not be of the part.
+        y, x = line[np.abs(line - place).sum(1).argmin()]
+        prompts = prompts.with_point((float(y), float(x)), label)
+    return prompts
+
+
+def _largest_error(mask: NDArray[np.bool_], target: Target) -> tuple[NDArray[np.bool_], int]:
+    """Return the largest part of what was missed or taken too much, and the label it should have."""
+    missed = largest_component(target.mask & ~mask)
+    taken = largest_component(mask & ~target.mask)
+    return (missed, FOREGROUND) if missed.sum() >= taken.sum() else (taken, BACKGROUND)
 
 
 @dataclass(frozen=True)
@@ -117,25 +167,30 @@ class Course:
     Attributes
     ----------
     kinds
-        Names of what is measured: of the first prompts, after one correction, after two. The first is empty
-        where another course measures the same.
+        Names of what is measured: of the first prompts, after one correction, after two and so on. Empty
+        where another course measures the same, and where nobody needs the number.
     first
         Draws the first prompts.
     needs
         What a model must take.
     shows_mask
         Whether the model is shown its mask before with each correction, beside all prompts so far.
+    correct
+        Adds the next correction to the prompts, given the mask and the object.
     """
 
     kinds: tuple[str, ...]
     first: Callable[[Target], SlicePrompts]
     needs: frozenset[str]
     shows_mask: bool = False
+    correct: Callable[[SlicePrompts, NDArray[np.bool_], Target], SlicePrompts] = corrected
 
 
 TIGHT, BOX, BOX_20 = "tight box", "box (5 of 256 px)", "box (20 of 1024 px)"
-BOX_1, BOX_2 = "box + 1 click", "box + 2 clicks"
-CLICK, CLICK_1, CLICK_2, CLICKS_3 = "1 click", "1 click + 1", "1 click + 2", "3 clicks"
+BOX_1, BOX_2, BOX_5 = "box + 1 click", "box + 2 clicks", "box + 5 clicks"
+CLICK, CLICK_1, CLICK_2, CLICK_5 = "1 click", "1 click + 1", "1 click + 2", "1 click + 5"
+CLICKS_3 = "3 clicks"
+SCRIBBLE, SCRIBBLE_1, SCRIBBLE_2 = "1 scribble", "1 scribble + 1", "1 scribble + 2"
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 SHOWN = ", mask shown"
 
@@ -153,9 +208,10 @@ COURSES = (
     Course((TIGHT,), lambda target: SlicePrompts(target.box), _BOX),
     Course((BOX,), _looser, _BOX),
     Course((BOX_20,), partial(looser_box, most_px=20, long_side_px=1024), _BOX),
-    Course(("", BOX_1, BOX_2), _looser, _BOX | _POINT),
-    Course((CLICK, CLICK_1, CLICK_2), _click, _POINT),
+    Course(("", BOX_1, BOX_2, "", "", BOX_5), _looser, _BOX | _POINT),
+    Course((CLICK, CLICK_1, CLICK_2, "", "", CLICK_5), _click, _POINT),
     Course((CLICKS_3,), partial(clicks, count=3), _POINT),
+    Course((SCRIBBLE, SCRIBBLE_1, SCRIBBLE_2), scribble, _POINT, correct=scribbled_over),
     Course(("", BOX_1 + SHOWN, BOX_2 + SHOWN), _looser, _BOX | _POINT | {"mask"}, shows_mask=True),
     Course(("", CLICK_1 + SHOWN, CLICK_2 + SHOWN), _click, _POINT | {"mask"}, shows_mask=True),
     *(Course((sloppy(share),), partial(sloppy_box, share=share), _BOX) for share in SHARES),

@@ -147,10 +147,11 @@ def scores_table(rows: Rows, names: Sequence[str]) -> str:
 
 
 def by_prompt(rows: Rows) -> dict[str, Callable[[Row], bool]]:
-    """All prompts with a box and all without, as users give them: without the mask shown."""
+    """All prompts with a box and all of clicks alone, as users give them: without the mask shown."""
     plain = {kind for kind in NEEDS if not kind.endswith(SHOWN)}
     boxed = {kind for kind in plain if "box" in NEEDS[kind]}
-    return {"boxes": lambda row: row.kind in boxed, "clicks": lambda row: row.kind in plain - boxed}
+    clicked = {kind for kind in plain - boxed if "click" in kind}
+    return {"boxes": lambda row: row.kind in boxed, "clicks": lambda row: row.kind in clicked}
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

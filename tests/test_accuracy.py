@@ -142,11 +142,14 @@ def test_rank_correlation_of_what_does_not_vary_is_none():
     assert isnan(rank_correlation(np.array([1.0, 1, 1]), np.array([3.0, 2, 1])))
 
 
-def test_every_kind_as_users_give_it_counts_as_a_box_or_as_a_click():
+def test_every_kind_as_users_give_it_counts_as_a_box_or_as_a_click_but_scribbles():
     both = by_prompt([])
     for kind in NEEDS:
         counted = [name for name, inside in both.items() if inside(row(kind=kind))]
-        assert counted == ([] if kind.endswith(SHOWN) else ["boxes"] if "box" in kind else ["clicks"])
+        group = next((g for g in ("box", "scribble", "click") if g in kind), "")
+        assert counted == (
+            {"box": ["boxes"], "click": ["clicks"]}.get(group, []) if SHOWN not in kind else []
+        )
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:

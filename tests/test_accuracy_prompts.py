@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from accuracy_prompts import Target, clicks, corrected, looser_box, sloppy_box
+from accuracy_prompts import (
+    Target,
+    clicks,
+    corrected,
+    looser_box,
+    middle_line,
+    scribble,
+    scribbled_over,
+    sloppy_box,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -110,6 +119,37 @@ def test_a_correction_goes_to_the_middle_of_what_was_taken_too_much():
     mask[0:7, 0:7] = True
     prompts = corrected(SlicePrompts(), mask, target(square()))
     assert prompts == SlicePrompts(None, ((3, 3),), (BACKGROUND,))
+
+
+def test_a_scribble_follows_the_middle_of_a_bent_object_from_near_one_end_to_near_the_other():
+    y, x = np.mgrid[:60, :60]
+    radius = np.hypot(y - 59, x - 30)
+    arc = (radius > 16) & (radius < 26)
+    line = middle_line(arc)
+    away = np.abs(np.hypot(*(line - (59, 30)).T) - 21)
+    assert away.max() < 2.5
+    ends = np.array(sorted(line[[0, -1]].tolist(), key=lambda place: place[1]))
+    np.testing.assert_allclose(ends, [(57, 9), (57, 51)], atol=4)
+    assert len(scribble(target(arc)).points) == 8
+
+
+@given(st.data(), MASKS)
+def test_scribbles_lie_on_one_part_of_what_they_speak_of(data, truth):
+    mask = data.draw(arrays(bool, truth.shape))
+    eight = np.ones((3, 3))
+    first = scribble(target(truth))
+    assert set(first.labels) == {FOREGROUND}
+    parts = parts_of(truth, eight)[0]
+    assert len({parts[pixel(point)] for point in first.points} - {0}) == 1
+    both = scribbled_over(first, mask, target(truth))
+    if (mask == truth).all():
+        assert both == first
+        return
+    added = both.points[len(first.points) :]
+    assert both.points[: len(first.points)] == first.points
+    (label,) = set(both.labels[len(first.points) :])
+    assert 1 <= len(added) <= 8
+    assert all((truth & ~mask if label == FOREGROUND else mask & ~truth)[pixel(point)] for point in added)
 
 
 def test_the_same_seed_gives_the_same_prompts_and_another_one_others():
