@@ -191,6 +191,7 @@ BOX_1, BOX_2, BOX_5 = "box + 1 click", "box + 2 clicks", "box + 5 clicks"
 CLICK, CLICK_1, CLICK_2, CLICK_5 = "1 click", "1 click + 1", "1 click + 2", "1 click + 5"
 CLICKS_3 = "3 clicks"
 SCRIBBLE, SCRIBBLE_1, SCRIBBLE_2 = "1 scribble", "1 scribble + 1", "1 scribble + 2"
+BOX_SCRIBBLE, BOX_SCRIBBLES = "box + 1 scribble", "box + 2 scribbles"
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 SHOWN = ", mask shown"
 
@@ -211,6 +212,7 @@ COURSES = (
     Course(("", BOX_1, BOX_2, "", "", BOX_5), _looser, _BOX | _POINT),
     Course((CLICK, CLICK_1, CLICK_2, "", "", CLICK_5), _click, _POINT),
     Course((CLICKS_3,), partial(clicks, count=3), _POINT),
+    Course(("", BOX_SCRIBBLE, BOX_SCRIBBLES), _looser, _BOX | _POINT, correct=scribbled_over),
     Course((SCRIBBLE, SCRIBBLE_1, SCRIBBLE_2), scribble, _POINT, correct=scribbled_over),
     Course(("", BOX_1 + SHOWN, BOX_2 + SHOWN), _looser, _BOX | _POINT | {"mask"}, shows_mask=True),
     Course(("", CLICK_1 + SHOWN, CLICK_2 + SHOWN), _click, _POINT | {"mask"}, shows_mask=True),
