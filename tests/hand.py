@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,11 +85,22 @@ class Hand:
         button: Qt.MouseButton = LEFT,
     ) -> None:
         """Press a button, move, do something with it down, and release it."""
+        shares = np.linspace(0, 1, steps + 1).tolist()
+        way = [QPointF(start) + (QPointF(end) - QPointF(start)) * share for share in shares]
+        self.draw(way, before_release, button)
+
+    def draw(
+        self,
+        way: Sequence[QPointF],
+        before_release: Callable[[], object] = lambda: None,
+        button: Qt.MouseButton = LEFT,
+    ) -> None:
+        """Press a button at the first of several places, move to all others, and release it at the last."""
+        start, end = way[0].toPoint(), way[-1].toPoint()
         QTest.mouseMove(self.canvas, start)
         QTest.mousePress(self.canvas, button, pos=start)
-        for share in np.linspace(1 / steps, 1, steps):
-            self._move(QPointF(start) + (QPointF(end) - QPointF(start)) * float(share), button)
-            self.wait()
+        for place in way[1:]:
+            self.move(place, button)
         before_release()
         self.released = time.perf_counter()
         QTest.mouseRelease(self.canvas, button, pos=end)
@@ -113,8 +124,9 @@ class Hand:
                 raise AssertionError("what was waited for did not happen\n" + "\n".join(map("".join, stacks)))
             self.wait(5)
 
-    def _move(self, place: QPointF, button: Qt.MouseButton) -> None:
-        # QTest moves the mouse without its pressed button.
+    def move(self, place: QPointF, button: Qt.MouseButton = LEFT) -> None:
+        """Move the mouse with a button down: QTest moves it without."""
         where = QPointF(self.canvas.mapToGlobal(place.toPoint()))
         event = QMouseEvent(QEvent.Type.MouseMove, place, where, Qt.MouseButton.NoButton, button, NO_KEY)
         QApplication.sendEvent(self.canvas, event)
+        self.wait()

@@ -138,6 +138,10 @@ class DecodePrompts:
         fields = ("boxes", "has_box", "points", "labels")
         return all(torch.equal(getattr(self, name), getattr(first, name)) for name in fields)
 
+    def kept(self) -> "DecodePrompts":
+        """Return a copy that stays as it is when somebody writes into the tensors that were given."""
+        return self.rows(torch.arange(len(self.boxes)))
+
     def loose_boxes(self, logits: Tensor) -> Tensor:
         """Which boxes, (B,) bool, are small and hold something much smaller; none beside a mask."""
         if self.mask is not None:

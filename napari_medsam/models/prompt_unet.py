@@ -176,7 +176,7 @@ class PromptUNet(nn.Module):
             else:
                 logits, scores = self._from_points(embedding, clicked)
         # Of many objects at once the logits would be kept for nothing.
-        self._last = _Answer(embedding, prompts, logits, scores) if len(logits) == 1 else None
+        self._last = _Answer(embedding, prompts.kept(), logits, scores) if len(logits) == 1 else None
         return logits.clone(), scores.clone()
 
     def _corrected(

@@ -14,7 +14,7 @@ from psygnal import Signal
 from napari_medsam import tasks
 from napari_medsam.export import placed_on
 from napari_medsam.journal import Action, Do
-from napari_medsam.prompts import ObjectPrompts, PromptError, SliceIndex, SlicePrompts, scribble_points
+from napari_medsam.prompts import ObjectPrompts, PromptError, SliceIndex, SlicePrompts
 from napari_medsam.session import ACCEPTED, CORRECTED, Session
 from napari_medsam.widgets import planes
 from napari_medsam.widgets.label_files import layers_of, segmentation_of
@@ -24,13 +24,14 @@ from napari_medsam.widgets.metadata import METADATA_KEY, layer_geometry, layer_m
 from napari_medsam.widgets.own_doing import OwnDoing
 from napari_medsam.widgets.prompt_shapes import (
     PromptView,
-    followed,
+    has_trail,
     new_boxes,
     new_points,
     note_button,
     read_prompts,
     show_prompts,
 )
+from napari_medsam.widgets.scribble import BUTTONS, add_scribble, follow
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -326,17 +327,18 @@ class SessionLayers:
             layer.mode = "pan_zoom"
             self.said.emit(NOT_IN_3D)
             return
-        note_button(layer, event, where.axis if where else 0)
-        if where is None or str(layer.mode) != "add":
-            return
-        chosen = layer.feature_defaults.copy()
-        path = yield from followed(layer, event, self._ours)
-        if path is not None:
-            # Away with what was left on the way.
+        if has_trail(layer):
             self._show_prompts()
-            layer.feature_defaults = chosen
-            on_image = planes.places_on_slice(path, where, self.session.volume.geometry.shape)
-            layer.add(scribble_points(on_image if len(on_image) else path[:1]))
+        note_button(layer, event, where.axis if where else 0)
+        if where is None or str(layer.mode) != "add" or event.button not in BUTTONS:
+            return
+        label, chosen = self.label, layer.feature_defaults.copy()
+        scribble = yield from follow(layer, event, where, self.session.volume.geometry.shape, self._ours)
+        if has_trail(layer):
+            self._show_prompts()
+        layer.feature_defaults = chosen
+        if scribble is not None and self.label == label:
+            add_scribble(layer, scribble, self._ours)
 
     def _on_prompts(self, event: Any) -> None:
         if self._ours or str(event.action).lower().rpartition(".")[2] not in DONE:

@@ -6,29 +6,26 @@ blindnesses tell apart, and shapes for all others.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Points, Shapes
-from numpy.typing import NDArray
 
 from napari_medsam.prompts import BACKGROUND, FOREGROUND, Box, Point, SliceIndex, SlicePrompts
 from napari_medsam.widgets.planes import box_corners, box_on_slice, line_on_slice, point_on_slice, point_place
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from napari.layers import Image
 
 BOX_COLOUR = "#f0e442"
-POINT_COLOURS = {FOREGROUND: "#56b4e9", BACKGROUND: "#e69f00"}
-POINT_SYMBOLS = {FOREGROUND: "disc", BACKGROUND: "cross"}
 KIND, AXIS = "kind", "axis"
 RIGHT_BUTTON = 2
-SHORTEST_DRAG_PX = 5
-"""Of the screen: napari takes a shorter one for a click."""
+TRAIL = 2
+"""Kind of the points that show where a drag went so far."""
+POINT_COLOURS = {FOREGROUND: "#56b4e9", BACKGROUND: "#e69f00", TRAIL: "white"}
+POINT_SYMBOLS = {FOREGROUND: "disc", BACKGROUND: "cross", TRAIL: "disc"}
 
 
 @dataclass(frozen=True)
@@ -72,46 +69,9 @@ def note_button(layer: Points, event: Any, axis: int) -> None:
     layer.feature_defaults = {KIND: BACKGROUND if outside else FOREGROUND, AXIS: axis}
 
 
-def followed(
-    layer: Points, event: Any, quietly: AbstractContextManager[object]
-) -> Generator[None, None, NDArray[np.float64] | None]:
-    """Follow the mouse while its button is down, and leave points on its way to be seen.
-
-    Parameters
-    ----------
-    layer
-        To which the points are added; whoever called takes them away again.
-    event
-        The press; napari hands on moves and the release by changing it.
-    quietly
-        Entered while points are added.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        (n, 2) or (n, 3) places passed, in data coordinates, all on the slice of the first; None where it was
-        but a click.
-    """
-    pressed, places = np.array(event.pos), [np.array(layer.world_to_data(event.position))]
-    across, drawing = int(layer.feature_defaults[AXIS].iloc[0]), False
-    # Else the image would be dragged along.
-    layer.mouse_pan = False
-    yield
-    while event.type == "mouse_move":
-        drawing = drawing or bool(np.linalg.norm(np.array(event.pos) - pressed) >= SHORTEST_DRAG_PX)
-        # Else the right button would zoom.
-        event.handled = True
-        if drawing:
-            place = np.array(layer.world_to_data(event.position))
-            if layer.ndim > 2:
-                place[across] = places[0][across]
-            places.append(place)
-            with quietly:
-                layer.add(place)
-                _paint_points(layer)
-        yield
-    layer.mouse_pan = True
-    return np.array(places) if drawing else None
+def has_trail(layer: Points) -> bool:
+    """Whether a drag has left its trail; one that another press interrupted does."""
+    return TRAIL in set(layer.features[KIND])
 
 
 def read_prompts(view: PromptView) -> tuple[dict[SliceIndex, SlicePrompts], bool]:
@@ -140,11 +100,11 @@ def read_prompts(view: PromptView) -> tuple[dict[SliceIndex, SlicePrompts], bool
         kinds, axes = view.points.features[KIND], view.points.features[AXIS]
         for place, kind, axis in zip(view.points.data, kinds, axes, strict=True):
             at = point_on_slice(place, int(axis))
-            if at is None:
+            if at is None or kind == TRAIL:
                 tidy = False
                 continue
             found[at[0]] = found.get(at[0], SlicePrompts()).with_point(at[1], int(kind))
-        _paint_points(view.points)
+        paint_points(view.points)
     return found, tidy
 
 
@@ -178,10 +138,11 @@ def _set_points(layer: Points, points: list[tuple[SliceIndex, Point, int]]) -> N
         KIND: np.array([kind for _, _, kind in points], int),
         AXIS: np.array([where.axis for where, _, _ in points], int),
     }
-    _paint_points(layer)
+    paint_points(layer)
 
 
-def _paint_points(layer: Points) -> None:
+def paint_points(layer: Points) -> None:
+    """Give every point the colour and the symbol of its kind."""
     kinds = [int(kind) for kind in layer.features[KIND]]
     if kinds:
         layer.face_color = [POINT_COLOURS[kind] for kind in kinds]

@@ -12,12 +12,12 @@ import napari
 import numpy as np
 import pytest
 from hand import Hand, needs_display
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPointF, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QMessageBox
 from scan_steps import SHAPE, click, drag_box, open_scan, propagate
 
-from napari_medsam.prompts import SliceIndex
+from napari_medsam.prompts import SliceIndex, SlicePrompts
 from napari_medsam.session import CORRECTED
 from napari_medsam.volume import read_labels
 from napari_medsam.widgets.actions import PLUGIN, WIDGET
@@ -229,6 +229,67 @@ def test_a_drag_in_point_mode_scribbles_and_is_taken_back_as_one(hand, scan):
     hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert layers.session.objects[1].slices == {}
     assert len(layers.points.data) == layers.census.voxels(1) == 0
+
+
+@pytest.fixture
+def scribbling(hand, scan):
+    """The window in point mode, places on a circle, and what prompts an object has."""
+    _, index, box = scan
+    image, dock = open_scan(hand, scan)
+    hand.until(lambda: not dock.worker.is_busy)
+    hand.key(Qt.Key.Key_N)
+    y, x = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    turns = np.linspace(0, 2 * np.pi, 25)
+    circle = [QPointF(hand.at(y + 15 * np.sin(t), x + 15 * np.cos(t), image)) for t in turns]
+
+    def prompts(label=1):
+        hand.until(lambda: not dock.worker.is_busy)
+        here = dock.segmenter.layers.session.objects[label].slices.get(SliceIndex(0, index), SlicePrompts())
+        return len(here.points), here.labels
+
+    return dock.segmenter.layers, circle, prompts
+
+
+def test_a_closed_loop_is_one_scribble(hand, scribbling):
+    """Napari takes a release where the button was pressed for a click, and places a point as well."""
+    layers, circle, prompts = scribbling
+    hand.draw(circle)
+    assert prompts() == (8, (1,) * 8)
+    hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert prompts() == (0, ())
+    assert len(layers.points.data) == 0
+
+
+def test_a_drag_that_another_tool_interrupts_leaves_nothing_behind(hand, scribbling):
+    """Its trail became 34 points with the next click, and the mouse went on drawing without a button."""
+    layers, circle, prompts = scribbling
+    hand.draw(circle[:9], before_release=lambda: hand.key(Qt.Key.Key_B))
+    hand.key(Qt.Key.Key_N)
+    for place in circle[9:15]:
+        hand.move(place, Qt.MouseButton.NoButton)
+    assert layers.points.mouse_pan
+    hand.click(circle[20].toPoint())
+    assert prompts() == (1, (1,))
+    assert len(layers.points.data) == 1
+
+
+def test_a_second_button_in_the_middle_of_a_drag_makes_no_points_of_its_trail(hand, scribbling):
+    layers, circle, prompts = scribbling
+    right = Qt.MouseButton.RightButton
+    hand.draw(circle[:9], before_release=lambda: hand.click(circle[8].toPoint(), right))
+    assert prompts()[0] <= 1
+    assert len(layers.points.data) == prompts()[0]
+    hand.draw(circle[:9], before_release=lambda: hand.key(Qt.Key.Key_Delete))
+    assert prompts()[0] <= 9
+    assert len(layers.points.data) == prompts()[0]
+
+
+def test_another_object_does_not_get_the_scribble_that_was_begun_for_one(hand, scribbling):
+    layers, circle, prompts = scribbling
+    other = layers.session.add_object()
+    hand.draw(circle[:9], before_release=lambda: layers.select(other))
+    assert prompts(1) == prompts(other) == (0, ())
+    assert len(layers.points.data) == 0
 
 
 def test_the_digits_take_another_reading_of_a_point(hand, scan, monkeypatch):
