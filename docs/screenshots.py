@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import napari
+import numpy as np
+from qtpy.QtCore import QPointF, Qt
 from qtpy.QtWidgets import QApplication
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -88,6 +90,33 @@ def windows(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
     dock.worker.stop()
     viewer.close()
     return pictures
+
+
+def scribbled(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
+    """Take what a scribble through the spleen finds: ``scribble-THEME.png``."""
+    viewer = napari.Viewer(show=True)
+    viewer.theme = theme
+    viewer.window.resize(*size)
+    image, reference = viewer.open_sample("napari-medsam", "ct_torso")
+    reference.visible = False
+    viewer.layers.selection.active = image
+    viewer.dims.set_current_step(0, 32)
+    dock = viewer.window.add_plugin_dock_widget("napari-medsam", "Segment")[1]
+    _wait(dock)
+    hand = Hand(viewer)
+    hand.key(Qt.Key.Key_N)
+    hand.wait()
+    spleen = reference.data[32] == SPLEEN
+    rows = np.flatnonzero(spleen.any(1))
+    inner = rows[len(rows) // 6 : -len(rows) // 6]
+    hand.draw([QPointF(hand.at(y, np.flatnonzero(spleen[y]).mean(), image)) for y in inner])
+    _wait(dock)
+    picture = _shoot(viewer, folder / f"scribble-{theme}.png")
+    for each in dock.segmenter.unsaved:
+        each.unsaved = False
+    dock.worker.stop()
+    viewer.close()
+    return [picture]
 
 
 def recovered(folder: Path, theme: str, size: tuple[int, int]) -> list[Path]:
@@ -207,6 +236,7 @@ def _make() -> None:
             for theme in ("dark", "light"):
                 windows(folder, theme, size)
                 recovered(folder, theme, size)
+                scribbled(folder, theme, size)
             tutorial(folder, size)
         return
     IMAGES.mkdir(exist_ok=True)
@@ -214,6 +244,7 @@ def _make() -> None:
         found = [p for theme in ("dark", "light") for p in windows(Path(folder), theme, SIZES[0])]
         shown = [p for p in found if p.stem in ("segment-dark", "segment-light", "sections-dark")]
         shown += recovered(Path(folder), "dark", SIZES[0])
+        shown += scribbled(Path(folder), "dark", SIZES[0])
         shown += tutorial(Path(folder), SIZES[0])
         pictures = [Path(shutil.copyfile(p, IMAGES / p.name)) for p in shown]
     pictures.append(overview())
