@@ -28,6 +28,8 @@ ROUND = 0.85
 """Share of its convex hull that is bright. The rest, in a heart papillary muscles, belongs to the disc."""
 APART = 2.5
 """Standard deviations between the disc and the wall."""
+LEAST_STEP = 1 / 256
+"""Between the darkest and the brightest place, at least: what a screen can show."""
 STRAY = 0.05
 """Share of the wall and the disc that is bright and not of the disc, at most."""
 COVERED = 0.8
@@ -73,7 +75,8 @@ def bright_disc(image: Pixels, mask: Mask) -> Mask | None:
     both = convex_hull_image(found)
     smooth = gaussian_filter(image, BLUR_PX)
     values = smooth[both]
-    if values.min() == values.max():
+    # All white but for rounding, as a vessel beyond the window, values have no bins to be counted in.
+    if np.ptp(values) < LEAST_STEP:
         return None
     bright = both & (smooth > threshold_otsu(values))
     part = largest_component(bright)

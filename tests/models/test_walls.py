@@ -69,6 +69,11 @@ def test_the_blood_is_found_in_the_filled_wall_and_in_the_ring(outer, share, at)
         pytest.param(heart(20, 30), disc(25) | disc(12, at=(80, 80)), id="two parts"),
         pytest.param(np.maximum(heart(20, 36), CHAMBERS), disc(36), id="other chambers"),
         pytest.param(np.full((SIZE, SIZE), 0.5, np.float32), disc(30), id="an even slice"),
+        pytest.param(
+            np.where(disc(20), np.nextafter(np.float32(1), 0, dtype=np.float32), 1).astype(np.float32),
+            disc(30),
+            id="white but for rounding",
+        ),
     ],
 )
 def test_nothing_else_counts_as_blood_in_a_wall(image, found):
