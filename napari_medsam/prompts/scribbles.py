@@ -15,6 +15,9 @@ CLOSEST_PX = 2.0
 def scribble_points(path: ArrayLike) -> NDArray[np.float64]:
     """Return points along a line that was drawn, evenly spread from its first place to its last.
 
+    Those in the middle come first: where points correct a mask one after the other, the first one says most,
+    and what lies in the middle says more than an end does.
+
     Parameters
     ----------
     path : array_like
@@ -37,4 +40,5 @@ def scribble_points(path: ArrayLike) -> NDArray[np.float64]:
     passed = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(places, axis=0), axis=1))])
     count = min(1 + int(passed[-1] / CLOSEST_PX), MOST_POINTS)
     at = np.linspace(0, passed[-1], count) if count > 1 else np.zeros(1)
-    return np.stack([np.interp(at, passed, axis) for axis in places.T], axis=1)
+    outwards = at[np.argsort(np.abs(at - passed[-1] / 2), kind="stable")]
+    return np.stack([np.interp(outwards, passed, axis) for axis in places.T], axis=1)
