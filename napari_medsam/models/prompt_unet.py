@@ -125,12 +125,10 @@ class PromptUNet(nn.Module):
         prompts = DecodePrompts.of(embedding.image, point_coords, point_labels, boxes, mask_input)
         if boxes is None and mask_input is not None:
             return self._around_mask(embedding, prompts)
+        if not multimask_output and mask_input is None:
+            return self._answer(embedding, prompts)
         if not multimask_output:
-            return (
-                self._with_box(embedding, prompts)
-                if mask_input is not None
-                else self._answer(embedding, prompts)
-            )
+            return self._with_box(embedding, prompts)
         if boxes is None:
             return self._candidates(embedding, prompts)
         count = prompts.points.shape[1]
