@@ -27,7 +27,7 @@ from napari_medsam.models.precision import bfloat16_pays
 from napari_medsam.models.prompt_net import PromptNet
 from napari_medsam.models.prompt_unet import CROPS_AT_ONCE
 from napari_medsam.training.label_bank import LabelBank
-from napari_medsam.training.prompt_sampling import MODES, PromptBatch, corrective_click, draw_prompts
+from napari_medsam.training.prompt_sampling import MODES, PromptBatch, correction, draw_prompts
 from napari_medsam.training.synthetic import synthetic_slices
 
 EMA_DECAY = 0.998
@@ -105,7 +105,7 @@ def predict_with_clicks(
             logits, iou_logits = net(inputs.contiguous(memory_format=torch.channels_last))
         logits, iou_logits = logits.float(), iou_logits.float()
         if not last:
-            point, label = corrective_click(logits, prompts.target, prompts.windows, generator)
+            point, label = correction(logits, prompts.target, prompts.windows, generator)
             points, labels = torch.cat([points, point], 1), torch.cat([labels, label], 1)
             previous = torch.sigmoid(logits) * 2 - 1
     return logits, iou_logits

@@ -3,11 +3,13 @@
 Boxes are tight, loose or sloppy; the loose ones grow by 0 to 5 pixels a side at 256 pixels, the jitter of
 LiteMedSAM's training (https://github.com/bowang-lab/MedSAM). Clicks fall inside the object, the first at
 random and later ones into the largest error, the protocol of iterative interactive training (Mahadevan et
-al. 2018, https://arxiv.org/abs/1805.04398; Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583). Masks of
-a neighbouring slice come from the same anatomy cut a little away, so that drift, growth and the end of an
-object are seen.
+al. 2018, https://arxiv.org/abs/1805.04398; Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583). Instead of a
+click there may be a scribble, a bent line that stays in what it means, one of the kinds of ScribblePrompt
+(Wong et al. 2024, https://arxiv.org/abs/2312.07381); a model gets points along it. Masks of a neighbouring
+slice come from the same anatomy cut a little away, so that drift, growth and the end of an object are seen.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +22,11 @@ from napari_medsam.training.synthetic import SliceBatch
 MIN_AREA_PX = 20
 MAX_AREA_SHARE = 0.5
 MAX_POINTS = 3
+SCRIBBLE_SHARE = 0.4
+"""Of the prompts with points, and of the corrections."""
+SCRIBBLE_WAYS = 6
+STEPS_AHEAD, STEPS_BACK = 4, 3
+"""Of a scribble from the place where it goes through; with that, as many points as a model gets."""
 CLOSEST_UP = 2.7
 SMALL_SIDE_PX = 24
 RING_SHARE = 0.2
@@ -105,10 +112,48 @@ def _chosen_pixels(weights: Tensor, generator: torch.Generator, calm: float = 0.
     return torch.stack([at % w, at // w], 1).float()
 
 
-def corrective_click(
+def _scribbled(region: Tensor, middle: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Further points of a scribble through a pixel of each region, as far as it stays within.
+
+    Of a few ways through it, a little bent, the longest is taken.
+
+    Parameters
+    ----------
+    region : (N, H, W)
+        Above 0 where a scribble may pass.
+    middle : (N, 2) float32
+        (x, y) of a pixel in each region.
+
+    Returns
+    -------
+    points : (N, K, 2) float32
+    within : (N, K) bool
+        Whether a point and all between it and the middle lie in the region.
+    """
+    n, h, w = region.shape
+    device = region.device
+    steps = torch.cat([torch.arange(1, STEPS_AHEAD + 1), -torch.arange(1, STEPS_BACK + 1)]).to(device)
+    side = _largest_side(mask_boxes(region > 0))
+    pitch = (side / len(steps) * (0.4 + 0.6 * _rand(generator, n))).clamp_min(2).view(-1, 1, 1)
+    angle = math.pi * _rand(generator, n, SCRIBBLE_WAYS, 1)
+    bend = 0.1 * torch.randn((n, SCRIBBLE_WAYS, 1), generator=generator, device=device)
+    along, across = pitch * steps, pitch * bend * steps**2
+    x = middle[:, 0].view(-1, 1, 1) + along * angle.cos() - across * angle.sin()
+    y = middle[:, 1].view(-1, 1, 1) + along * angle.sin() + across * angle.cos()
+    column, row = x.round().long(), y.round().long()
+    within = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+    pixel = row.clamp(0, h - 1) * w + column.clamp(0, w - 1)
+    within &= region.flatten(1).gather(1, pixel.flatten(1)).view_as(pixel) > 0
+    ways = within.long().split((STEPS_AHEAD, STEPS_BACK), 2)
+    within = torch.cat([way.cumprod(2) for way in ways], 2) > 0
+    longest = torch.arange(n, device=device), within.sum(2).argmax(1)
+    return torch.stack([x, y], -1)[longest], within[longest]
+
+
+def correction(
     logits: Tensor, target: Tensor, windows: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Next click of a user who sees the mask: into the middle of the largest error.
+    """Next click or scribble of a user who sees the mask: in the middle of the largest error.
 
     Parameters
     ----------
@@ -120,10 +165,10 @@ def corrective_click(
 
     Returns
     -------
-    points : (N, 1, 2) float32
+    points : (N, K, 2) float32
         (x, y) in pixels of the slice.
-    labels : (N, 1) int64
-        1 where object was missed, 0 where background was taken.
+    labels : (N, K) int64
+        1 where object was missed, 0 where background was taken, -1 for padding.
     """
     truth = target > 0.5
     error = ((logits > 0) != truth).float()
@@ -135,8 +180,13 @@ def corrective_click(
     pixel = _chosen_pixels(((0.02 + depth) * error)[:, 0], generator, calm=0.7)
     flat = (pixel[:, 1] * size + pixel[:, 0]).long()
     labels = truth.flatten(1).gather(1, flat[:, None]).long()
-    points = windows[:, :2] + (pixel + 0.5) / size * (windows[:, 2:] - windows[:, :2])
-    return points[:, None], labels
+    same = error * (truth == labels.bool().view(-1, 1, 1, 1))
+    more, within = _scribbled(same[:, 0], pixel, generator)
+    within &= _rand(generator, len(pixel), 1) < SCRIBBLE_SHARE
+    points = torch.cat([pixel[:, None], more], 1)
+    labels = torch.cat([labels, torch.where(within, labels, -1)], 1)
+    origin, side = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
+    return origin + (points + 0.5) / size * side, labels
 
 
 def _picked_objects(batch: SliceBatch, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -236,12 +286,13 @@ def _previous_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _first_points(masks: Tensor, mode: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Up to `MAX_POINTS` opening clicks for the modes that have them; labels are -1 elsewhere."""
+    """Up to `MAX_POINTS` opening clicks, or a scribble beside them; labels are -1 where there is none."""
     n, device = len(masks), masks.device
     names = list(MODES)
     bare = mode == names.index("points")
-    points = torch.zeros((n, MAX_POINTS, 2), device=device)
-    labels = torch.full((n, MAX_POINTS), -1, device=device)
+    count = MAX_POINTS + STEPS_AHEAD + STEPS_BACK
+    points = torch.zeros((n, count, 2), device=device)
+    labels = torch.full((n, count), -1, device=device)
     at = torch.nonzero(bare | (mode == names.index("box and points"))).flatten()
     if len(at) == 0:
         return points, labels
@@ -255,6 +306,9 @@ def _first_points(masks: Tensor, mode: Tensor, generator: torch.Generator) -> tu
         points[at, k] = _chosen_pixels(weights, generator)
         used = _rand(generator, len(at)) < (1.0, 0.35, 0.2)[k]
         labels[at, k] = torch.where(used, 1 - negative.long(), -1)
+    points[at, MAX_POINTS:], within = _scribbled(inside, points[at, 0], generator)
+    within &= (labels[at, :1] == 1) & (_rand(generator, len(at), 1) < SCRIBBLE_SHARE)
+    labels[at, MAX_POINTS:] = torch.where(within, 1, -1)
     return points, labels
 
 

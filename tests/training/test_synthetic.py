@@ -5,7 +5,7 @@ import torch
 
 from napari_medsam.models.crops import mask_boxes
 from napari_medsam.training.appearance import rims
-from napari_medsam.training.prompt_sampling import MODES, corrective_click, draw_prompts, visibility
+from napari_medsam.training.prompt_sampling import MODES, correction, draw_prompts, visibility
 from napari_medsam.training.shapes import Draw, ShapeTable, warped_grid
 from napari_medsam.training.synthetic import SliceBatch, synthetic_slices
 
@@ -127,10 +127,48 @@ def test_a_correction_goes_into_the_largest_error_and_says_what_is_there():
     logits[0, :, 30:50, 30:50] = -5
     logits[1, :, 70:90, 70:90] = 5
     windows = torch.tensor([[0.0, 0.0, 96.0, 96.0]]).expand(2, 4)
-    points, labels = corrective_click(logits, target, windows, seeded())
-    assert labels.tolist() == [[1], [0]]
-    assert bool(((points[0] > 32) & (points[0] < 48)).all())
-    assert bool(((points[1] > 72) & (points[1] < 88)).all())
+    points, labels = correction(logits, target, windows, seeded())
+    assert labels[:, 0].tolist() == [1, 0]
+    assert bool(((points[0, 0] > 32) & (points[0, 0] < 48)).all())
+    assert bool(((points[1, 0] > 72) & (points[1, 0] < 88)).all())
+
+
+def test_some_corrections_are_scribbles_and_leave_what_is_right_alone():
+    # One that runs into the object would teach that a background scribble there means nothing.
+    target = torch.zeros(64, 1, 96, 96)
+    target[:, :, 20:60, 20:60] = 1
+    logits = torch.where(target > 0, 5.0, -5.0)
+    logits[:32, :, 30:38, 24:56] = -5
+    logits[32:, :, 60:68, 24:56] = 5
+    windows = torch.tensor([[10.0, 20.0, 58.0, 68.0]]).expand(64, 4)
+    points, labels = correction(logits, target, windows, seeded())
+    wrong = (logits > 0) != (target > 0.5)
+    column, row = ((points - windows[:, None, :2]) * 2 - 0.5).round().long().unbind(-1)
+    given = labels >= 0
+    hit = wrong[torch.arange(64)[:, None], 0, row.clamp(0, 95), column.clamp(0, 95)]
+    assert bool(hit[given].all())
+    assert set(labels[:32][given[:32]].tolist()) == {1}
+    assert set(labels[32:][given[32:]].tolist()) == {0}
+    scribbles = given.sum(1) > 1
+    assert 0.25 < float(scribbles.float().mean()) < 0.55
+    assert int(given.sum(1).max()) == 8
+    reach = torch.where(given, points[..., 0], points[:, :1, 0]) - points[:, :1, 0]
+    assert float(reach[scribbles].abs().amax(1).median()) > 4
+
+
+def test_some_objects_are_pointed_at_with_a_scribble_that_stays_within():
+    objects = torch.zeros(8, 192, 192, dtype=torch.int64)
+    axis = torch.arange(192) - 96
+    radius = (axis[:, None] ** 2 + axis[None] ** 2).sqrt()
+    objects[:, (radius > 30) & (radius < 50)] = 1
+    image = torch.where(objects > 0, 0.8, 0.2)[:, None]
+    drawn = draw_prompts(SliceBatch(image, objects, objects, objects), 200, seeded())
+    foreground = drawn.point_labels == 1
+    column, row = drawn.points.round().long().unbind(-1)
+    assert bool((objects[0, row.clamp(0, 191), column.clamp(0, 191)] == 1)[foreground].all())
+    pointed = drawn.point_labels[:, 0] == 1
+    scribbles = foreground[pointed].sum(1) > 3
+    assert 0.2 < float(scribbles.float().mean()) < 0.5
 
 
 def test_a_ring_is_seen_by_both_of_its_edges_and_a_patch_of_noise_is_not():
