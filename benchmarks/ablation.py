@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --data CASES [--slices N]
 
 Cases, prompts and means are those of `accuracy.py`. What was trained differently is not here: that each stage
-of training brought is told in ``docs/reference/default-model.md``.
+of training brought is told in ``docs/reference/default-model-experiments.md``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A wall and all that it encloses have the same box, and nearly always the box of 
 something darker means both: a kidney, a vessel with its wall, a tumour. A disc that is as bright and as round
 as blood, in a wall all around it, is the exception that is drawn every day (short-axis slices of the heart).
 
-Where the numbers come from is told in ``docs/reference/default-model.md``.
+Where the numbers come from is told in ``docs/reference/default-model-experiments.md``.
 """
 
 import numpy as np
