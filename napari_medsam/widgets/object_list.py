@@ -119,7 +119,7 @@ class ObjectList(QWidget):
             return
         label, slices = layers.label, len(layers.census.slices(layers.label))
         if slices:
-            text = f"Delete '{layers.name(label)}', drawn on {slices} slices? This cannot be undone."
+            text = f"Delete '{layers.name(label)}', drawn on {slices} slices? Ctrl+Z takes it back."
             if QMessageBox.question(self, "Delete object", text) != QMessageBox.StandardButton.Yes:
                 return
         self.segmenter.remove(label)
