@@ -95,7 +95,7 @@ class Found:
     slices : tuple of int or None
         First and last slice it is on, along the axis of its prompts; None when nothing was found.
     weakest_slice : int or None
-        Slice with the lowest score: the one to look at first. None when nothing was found.
+        Slice with the lowest score, mostly one before an end. None when nothing was found.
     weakest_score : float or None
         The estimated Dice there, 0 to 1.
     look : str

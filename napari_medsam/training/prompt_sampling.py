@@ -3,8 +3,8 @@
 Boxes are tight, loose or sloppy; the loose ones grow by 0 to 5 pixels a side at 256 pixels, the jitter of
 LiteMedSAM's training (https://github.com/bowang-lab/MedSAM). Clicks fall inside the object, the first at
 random and later ones into the largest error, the protocol of iterative interactive training (Mahadevan et
-al. 2018, https://arxiv.org/abs/1805.04398; Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583). Instead of a
-click there may be a scribble, a bent line that stays in what it means, one of the kinds of ScribblePrompt
+al. 2018, https://arxiv.org/abs/1805.04398; Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583). Instead of
+a click there may be a scribble, a bent line that stays in what it means, one of the kinds of ScribblePrompt
 (Wong et al. 2024, https://arxiv.org/abs/2312.07381); a model gets points along it. Masks of a neighbouring
 slice come from the same anatomy cut a little away, so that drift, growth and the end of an object are seen.
 """
