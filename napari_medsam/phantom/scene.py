@@ -209,7 +209,6 @@ class Scene:
             array=voxels,
             geometry=geometry,
             modality=modality,
-            source=f"{modality} phantom, seed {self.seed}",
             notes=("Synthetic phantom: no patient was scanned.",),
         )
         return Phantom(volume=volume, labels=self.labels, names=dict(names))

@@ -119,7 +119,8 @@ class ObjectList(QWidget):
             return
         label, slices = layers.label, len(layers.census.slices(layers.label))
         if slices:
-            text = f"Delete '{layers.name(label)}', drawn on {slices} slices? Ctrl+Z takes it back."
+            where = "1 slice" if slices == 1 else f"{slices} slices"
+            text = f"Delete '{layers.name(label)}', drawn on {where}? Ctrl+Z takes it back."
             if QMessageBox.question(self, "Delete object", text) != QMessageBox.StandardButton.Yes:
                 return
         self.segmenter.remove(label)

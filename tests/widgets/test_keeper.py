@@ -16,7 +16,7 @@ from napari_medsam.predictor import SlicePredictor
 from napari_medsam.prompts import SliceIndex
 from napari_medsam.volume import Geometry, Volume, read_labels
 from napari_medsam.widgets import saving
-from napari_medsam.widgets.contrib import image_layer
+from napari_medsam.widgets.contrib import image_layer, mr_brain_sample
 from napari_medsam.widgets.keeper import Keeper
 from napari_medsam.widgets.planes import box_corners
 from napari_medsam.widgets.saving import save_session
@@ -68,6 +68,16 @@ def wait(keeper, qtbot):
 
 def slices_in(path):
     return np.flatnonzero(read_labels(path).array.any((1, 2))).tolist()
+
+
+def test_a_sample_comes_from_no_file_so_save_asks_where(keeper, qtbot, asked):
+    """Not five files in whatever folder napari was started from."""
+    (data, attributes, _), *_ = mr_brain_sample()
+    keeper.viewer.add_layer(Image(data, **attributes))
+    keeper.segmenter.draw_box()
+    assert keeper.save()
+    assert asked == ["MR brain phantom_seg.nii.gz"]
+    wait(keeper, qtbot)
 
 
 def test_save_goes_on_where_as_has_put_it(keeper, qtbot, asked, tmp_path):
