@@ -105,8 +105,8 @@ def predict_with_clicks(
             logits, iou_logits = net(inputs.contiguous(memory_format=torch.channels_last))
         logits, iou_logits = logits.float(), iou_logits.float()
         if not last:
-            point, label = correction(logits, prompts.target, prompts.windows, generator)
-            points, labels = torch.cat([points, point], 1), torch.cat([labels, label], 1)
+            more, meant = correction(logits, prompts.target, prompts.windows, generator)
+            points, labels = torch.cat([points, more], 1), torch.cat([labels, meant], 1)
             previous = torch.sigmoid(logits) * 2 - 1
     return logits, iou_logits
 
