@@ -202,7 +202,7 @@ class Review:
         return order[(places[after] + step) % len(order)] if after in places else order[0]
 
     def summary(self) -> str:
-        """Say in one sentence how much there is to look at, such as "35 of 63 slices want a look"."""
+        """Say in one sentence how much there is to look at, such as "41 of 63 slices want a look"."""
         count = sum(report.wants_look for report in self.slices)
         total = len(self.shown)
         if not total:

@@ -128,7 +128,7 @@ def _scribbled(region: Tensor, middle: Tensor, generator: torch.Generator) -> tu
     -------
     points : (N, K, 2) float32
     within : (N, K) bool
-        Whether a point and all between it and the middle lie in the region.
+        Whether a point, and all points between it and the middle, lie in the region.
     """
     n, h, w = region.shape
     device = region.device
